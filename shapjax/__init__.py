@@ -1,0 +1,38 @@
+"""shapjax: fair credit assignment for similarity models."""
+
+from shapjax import backbones
+from shapjax.core.errors import (
+    DtypeError,
+    ImageError,
+    MemoryRefused,
+    ShapjaxError,
+    ValueFunctionError,
+    WeightsError,
+)
+from shapjax.core.evaluate import ValueFunction, evaluate
+from shapjax.core.interactions import Interactions
+from shapjax.estimators.estimate import estimate
+from shapjax.explainers.explanation import Explanation
+from shapjax.indices.cardinal import interactions, shapley_value
+from shapjax.transforms.moebius import moebius, zeta
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DtypeError",
+    "Explanation",
+    "ImageError",
+    "Interactions",
+    "MemoryRefused",
+    "ShapjaxError",
+    "ValueFunction",
+    "ValueFunctionError",
+    "WeightsError",
+    "backbones",
+    "estimate",
+    "evaluate",
+    "interactions",
+    "moebius",
+    "shapley_value",
+    "zeta",
+]

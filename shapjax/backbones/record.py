@@ -35,7 +35,7 @@ class Preprocessing:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Backbone:
     """A network with its weights and its preprocessing; a pytree whose leaves are the weights.
 
@@ -129,8 +129,6 @@ class Backbone:
             image = image.resize((size, size), Image.Resampling.BILINEAR)
         return np.asarray(image, np.float32) / np.float32(255)
 
-    def preprocess(
-        self, image: Image.Image, fit: Literal["crop", "stretch"] = "crop"
-    ) -> jax.Array:
+    def preprocess(self, image: Image.Image, fit: Literal["crop", "stretch"] = "crop") -> jax.Array:
         """Network input from a picture: ``normalise(resize(image))``, float32 [size, size, 3]."""
         return self.normalise(jnp.asarray(self.resize(image, fit)))

@@ -1,0 +1,1 @@
+"""How the embedded backbone was trained; nothing else in the package needs it."""

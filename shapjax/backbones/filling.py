@@ -1,0 +1,91 @@
+"""Putting the arrays of a weight file into a network whose initialiser never runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from shapjax.core.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+CHANNELS_FIRST: dict[int, tuple[int, ...]] = {4: (2, 3, 1, 0), 2: (1, 0)}
+"""Axes that take torch's and Caffe's arrays to Flax's, by rank: OIHW to HWIO and OI to IO.
+
+A depthwise convolution (C1HW) becomes HW1C, which Flax reads with ``feature_group_count=C``.
+"""
+
+_LISTED = 10
+
+
+def fill(
+    factory: Callable[[], nnx.Module],
+    arrays: Mapping[str, np.ndarray],
+    name_in_file: Callable[[str], str] = str,
+    axes: Mapping[int, tuple[int, ...]] | None = None,
+) -> tuple[Any, nnx.State]:
+    """Structure and state of a network with the given weights, in evaluation mode.
+
+    Args:
+        factory: makes the network, such as ``lambda: Net(rngs=nnx.Rngs(0))``; it is only traced
+            for shapes.
+        arrays: weights by their names in the file; every one must find its place.
+        name_in_file: the file's name for a variable, from its dotted path in the network, such
+            as ``"fire2.squeeze1x1.kernel"``; by default they are the same.
+        axes: transpositions by rank from the file's axes to Flax's, such as ``CHANNELS_FIRST``;
+            by default none.
+
+    Returns:
+        ``(graphdef, state)`` as ``nnx.split`` gives them, in the network's own dtypes.
+
+    Raises:
+        WeightsError: lists the names that are missing, unexpected, of another shape or not
+            finite, all in one message, the first ten and a count.
+    """
+    network = nnx.eval_shape(factory)
+    network.eval()
+    graphdef, abstract = nnx.split(network)
+    slots = {
+        name_in_file(".".join(map(str, path))): (path, variable)
+        for path, variable in nnx.to_flat_state(abstract)
+    }
+    axes = axes or {}
+    converted = {
+        name: _convert(arrays[name], variable.shape, variable.dtype, axes.get(len(variable.shape)))
+        for name, (_, variable) in slots.items()
+        if name in arrays
+    }
+    faults = [f"{name} missing" for name in slots if name not in arrays]
+    faults += [f"{name} unexpected" for name in arrays if name not in slots]
+    faults += [f"{name} {fault}" for name, fault in converted.items() if isinstance(fault, str)]
+    if faults:
+        shown = ", ".join(faults[:_LISTED])
+        more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        raise WeightsError(
+            f"{len(faults)} of the arrays do not fit the network ({shown}{more}); give weights "
+            "of this architecture."
+        )
+    return graphdef, nnx.from_flat_state(
+        [
+            (path, variable.replace(jnp.asarray(converted[name])))
+            for name, (path, variable) in slots.items()
+        ]
+    )
+
+
+def _convert(
+    array: np.ndarray, shape: tuple[int, ...], dtype: Any, axes: tuple[int, ...] | None
+) -> np.ndarray | str:
+    """The array as Flax has it, or what is wrong with it, in terms of the file's axes."""
+    order = axes or tuple(range(len(shape)))
+    # Axis i of the network is axis order[i] of the file.
+    expected = tuple(shape[order.index(axis)] for axis in range(len(shape)))
+    if array.shape != expected:
+        return f"of shape {array.shape} instead of {expected}"
+    with np.errstate(over="ignore"):
+        result = np.asarray(np.transpose(array, order), dtype)
+    return result if np.isfinite(result).all() else "not finite"

@@ -1,0 +1,153 @@
+"""Run a value function over many coalitions, in fixed chunks, whatever it is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from shapjax.core.checks import whole_number
+from shapjax.core.errors import ValueFunctionError
+from shapjax.core.precision import float_array
+
+Progress = Callable[[int, int], None]
+"""Called with (coalitions done, coalitions in all) after every chunk."""
+
+DEFAULT_CHUNK = 1024
+
+
+class ValueFunction(Protocol):
+    """The worth of coalitions: a Boolean array [B, n] to B real numbers.
+
+    Bit i of a row says whether player i is in. A ``jax.tree_util.Partial`` carries its data as
+    arguments of the compiled program, so games that differ only in data share one compilation.
+    """
+
+    def __call__(self, masks: Any, /) -> Any:
+        """Worth of each coalition, [B]."""
+        ...
+
+
+@jax.jit
+def _run(game: Partial, masks: jax.Array) -> jax.Array:
+    return game(masks)
+
+
+def evaluate(
+    value_fn: ValueFunction,
+    masks: Any,
+    *,
+    chunk_size: int = DEFAULT_CHUNK,
+    traceable: bool | None = None,
+    progress: Progress | None = None,
+) -> jax.Array | np.ndarray:
+    """Worth of each coalition.
+
+    Args:
+        value_fn: a JAX function (traced once, jitted) or any Python callable (NumPy, a remote
+            model), [B, n] Boolean to [B] real.
+        masks: Boolean [M, n].
+        chunk_size: coalitions per call; the last chunk of a JAX function is padded to it, so
+            one shape is compiled.
+        traceable: whether ``value_fn`` is a JAX function; None finds out.
+        progress: called after every chunk.
+
+    Returns:
+        [M]: a JAX array from a JAX function; from any other callable a NumPy array, float64
+        where the callable gave float64, whatever JAX's 64-bit flag.
+
+    Raises:
+        ValueFunctionError: it returned the wrong shape or type, NaN or infinity.
+    """
+    chunk_size = whole_number(chunk_size, "chunk_size", low=1)
+    total = len(masks)
+    parts: list[Any] = []
+    done = 0
+    if traceable is None:
+        traceable, parts = _find_out(value_fn, masks)
+        done = sum(len(part) for part in parts)
+    run = _jitted(value_fn) if traceable else _plain(value_fn)
+    width = min(chunk_size, total)
+    for start in range(done, total, width):
+        stop = min(start + width, total)
+        # A full window that ends at the last row, so that every compiled call has one shape.
+        first = min(start, total - width) if traceable else start
+        part = _checked(run(masks[first:stop] if stop == total else masks[first:first + width]),
+                        stop - first)
+        parts.append(part[start - first :])
+        if progress is not None:
+            jax.block_until_ready(parts[-1])
+            progress(stop, total)
+    if traceable:
+        values = jnp.concatenate([float_array(p, "the value function's result") for p in parts])
+    else:
+        values = _as_float(np.concatenate(parts))
+    _require_finite(values, masks)
+    return values
+
+
+def _jitted(value_fn: ValueFunction) -> Callable[[Any], Any]:
+    game = value_fn if isinstance(value_fn, Partial) else Partial(value_fn)
+    return lambda masks: _run(game, jnp.asarray(masks))
+
+
+def _plain(value_fn: ValueFunction) -> Callable[[Any], Any]:
+    return lambda masks: np.asarray(value_fn(np.asarray(masks)))
+
+
+def _find_out(value_fn: ValueFunction, masks: Any) -> tuple[bool, list[Any]]:
+    """Whether JAX can trace ``value_fn``, and the values of the rows spent on finding out.
+
+    A NumPy function made of operators alone traces too, but JAX would round its float64
+    constants while the 64-bit mode is off; so what it returns for NumPy input decides. The rows
+    tried are kept, so nothing is evaluated twice.
+    """
+    if isinstance(value_fn, Partial) or hasattr(value_fn, "lower"):
+        return True, []
+    try:
+        jax.eval_shape(value_fn, jax.ShapeDtypeStruct((2, masks.shape[1]), jnp.bool_))
+    except Exception:  # a stranger's function may fail in any way when it meets a tracer
+        return False, []
+    try:
+        values = value_fn(np.asarray(masks[:1]))
+    except Exception:  # it wants JAX arrays
+        return True, []
+    if isinstance(values, jax.Array):
+        return True, [_checked(values, 1)]
+    return False, [_checked(np.asarray(values), 1)]
+
+
+def _checked(values: Any, rows: int) -> Any:
+    shape = getattr(values, "shape", None)
+    if shape != (rows,):
+        raise ValueFunctionError(
+            f"the value function returned shape {shape} for {rows} coalitions, "
+            f"expected ({rows},): one number for each."
+        )
+    return values
+
+
+def _as_float(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind in "biu":
+        return values.astype(np.float64)
+    if values.dtype.kind != "f":
+        raise ValueFunctionError(
+            f"the value function returned dtype {values.dtype}, expected real numbers."
+        )
+    return values.astype(np.float64) if values.dtype.itemsize > 8 else values
+
+
+def _require_finite(values: Any, masks: Any) -> None:
+    bad = np.flatnonzero(~np.isfinite(np.asarray(values)))
+    if bad.size:
+        members = np.flatnonzero(np.asarray(masks[int(bad[0])])).tolist()
+        shown = str(members) if len(members) <= 12 else f"{members[:12]} and others"
+        raise ValueFunctionError(
+            f"the value function returned NaN or infinity for {bad.size} of {len(values)} "
+            f"coalitions (the first has players {shown}); make it finite for every coalition."
+        )

@@ -1,0 +1,276 @@
+"""The result type: one number for every coalition of up to ``order`` players."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import operator
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shapjax.core.errors import ShapjaxError
+
+Array = jax.Array | np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Interactions:
+    """Interaction indices of a game, for all coalitions of at most ``order`` players.
+
+    A pytree: it passes through ``jit``, ``vmap`` and ``grad``. Leading axes of the coefficients
+    are a batch of games.
+
+    Attributes:
+        coefficients: ``coefficients[k]`` is [..., C(n, k)], the coalitions of size k in
+            lexicographic order (that of ``itertools.combinations``), in units of the game.
+        index: name of the index, for example ``"STII"``.
+        n_players: number of players n.
+        standard_errors: like ``coefficients``, one standard error for each; None when exact or
+            not known.
+        stats: what an estimator reports about itself (evaluations, residual, ...).
+    """
+
+    coefficients: tuple[Array, ...]
+    index: str = dataclasses.field(metadata={"static": True})
+    n_players: int = dataclasses.field(metadata={"static": True})
+    standard_errors: tuple[Array, ...] | None = None
+    stats: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def order(self) -> int:
+        """Size of the largest coalitions that have a coefficient."""
+        return len(self.coefficients) - 1
+
+    @property
+    def empty(self) -> Array:
+        """Coefficient of the empty coalition, [...]."""
+        return self.coefficients[0][..., 0]
+
+    @property
+    def singles(self) -> Array:
+        """Coefficients of the players alone, [..., n]."""
+        return self.of_size(1)
+
+    @property
+    def pairs(self) -> Array:
+        """Coefficients of the pairs as a symmetric matrix with zero diagonal, [..., n, n]."""
+        flat = self.of_size(2)
+        n = self.n_players
+        rows, columns = np.triu_indices(n, 1)
+        if isinstance(flat, np.ndarray):
+            out = np.zeros((*flat.shape[:-1], n, n), flat.dtype)
+            out[..., rows, columns] = flat
+            out[..., columns, rows] = flat
+            return out
+        out = jnp.zeros((*flat.shape[:-1], n, n), flat.dtype)
+        return out.at[..., rows, columns].set(flat).at[..., columns, rows].set(flat)
+
+    def of_size(self, size: int) -> Array:
+        """Coefficients of all coalitions of ``size`` players, lexicographic, [..., C(n, size)].
+
+        Raises:
+            ShapjaxError: these interactions have no coefficients of that size.
+        """
+        if not 0 <= size <= self.order:
+            raise ShapjaxError(
+                f"size is {size}, but these interactions hold sizes 0 to {self.order}; "
+                "ask for a larger order."
+            )
+        return self.coefficients[size]
+
+    def __getitem__(self, coalition: int | Iterable[int]) -> Array:
+        """Coefficient of one coalition, given as a player or an iterable of players."""
+        if isinstance(coalition, Iterable):
+            players = sorted(operator.index(player) for player in coalition)
+        else:
+            players = [operator.index(coalition)]
+        distinct = len(set(players)) == len(players)
+        if not distinct or (players and not 0 <= players[0] <= players[-1] < self.n_players):
+            raise ShapjaxError(
+                f"coalition is {coalition!r}, expected distinct players from 0 to "
+                f"{self.n_players - 1}."
+            )
+        return self.of_size(len(players))[..., lexicographic_rank(players, self.n_players)]
+
+    def items(self, size: int) -> Iterable[tuple[tuple[int, ...], Array]]:
+        """Pairs of (coalition, coefficient) for all coalitions of ``size`` players."""
+        coefficients = self.of_size(size)
+        coalitions = itertools.combinations(range(self.n_players), size)
+        return ((c, coefficients[..., rank]) for rank, c in enumerate(coalitions))
+
+    def __add__(self, other: Interactions) -> Interactions:
+        """Coefficient by coefficient; standard errors and statistics are dropped."""
+        return self._combine(other, operator.add)
+
+    def __sub__(self, other: Interactions) -> Interactions:
+        """Coefficient by coefficient; standard errors and statistics are dropped."""
+        return self._combine(other, operator.sub)
+
+    def __mul__(self, factor: Any) -> Interactions:
+        """Every coefficient (and standard error) times a scalar."""
+        if isinstance(factor, Interactions):
+            return NotImplemented
+        errors = self.standard_errors
+        return Interactions(
+            tuple(c * factor for c in self.coefficients),
+            self.index,
+            self.n_players,
+            None if errors is None else tuple(e * abs(factor) for e in errors),
+        )
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Interactions:
+        """Every coefficient (and standard error) divided by a scalar."""
+        return self * (1 / divisor)
+
+    def __neg__(self) -> Interactions:
+        """Every coefficient negated."""
+        return self * -1
+
+    def _combine(self, other: Any, op: Callable[[Any, Any], Any]) -> Interactions:
+        if not isinstance(other, Interactions):
+            return NotImplemented
+        mine = (self.index, self.order, self.n_players)
+        theirs = (other.index, other.order, other.n_players)
+        if mine != theirs:
+            raise ShapjaxError(
+                f"cannot combine interactions of (index, order, players) {mine} and {theirs}; "
+                "compute both with the same arguments."
+            )
+        both = zip(self.coefficients, other.coefficients, strict=True)
+        return Interactions(tuple(op(a, b) for a, b in both), self.index, self.n_players)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to ``path`` as an npz archive (no pickle), whole or not at all."""
+        save_npz(path, self.to_arrays())
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Interactions:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ShapjaxError: the file cannot be read or is not such an archive.
+        """
+        return Interactions.from_arrays(load_npz(path), str(path))
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The whole content as named arrays, for an npz archive."""
+        stats = {key: np.asarray(value).tolist() for key, value in self.stats.items()}
+        header = {"index": self.index, "n_players": self.n_players, "stats": stats}
+        arrays = {"header": np.array(json.dumps(header))}
+        for size, coefficients in enumerate(self.coefficients):
+            arrays[f"size_{size}"] = np.asarray(coefficients)
+        for size, errors in enumerate(self.standard_errors or ()):
+            arrays[f"standard_error_{size}"] = np.asarray(errors)
+        return arrays
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, np.ndarray], source: str) -> Interactions:
+        """The inverse of ``to_arrays``; ``source`` names the file in messages."""
+        try:
+            header = json.loads(str(arrays["header"]))
+            index, n, stats = str(header["index"]), int(header["n_players"]), header["stats"]
+            sizes = sum(name.startswith("size_") for name in arrays)
+            coefficients = tuple(arrays[f"size_{k}"] for k in range(sizes))
+            errors = tuple(arrays[f"standard_error_{k}"] for k in range(sizes)) if (
+                "standard_error_0" in arrays
+            ) else None
+            fits = all(c.shape[-1] == math.comb(n, k) for k, c in enumerate(coefficients))
+        except (KeyError, ValueError, TypeError, IndexError):
+            fits = False
+        if not fits or not coefficients:
+            raise ShapjaxError(
+                f"{source} is an npz archive but does not hold interactions; "
+                "give a file written by Interactions.save."
+            )
+        return Interactions(coefficients, index, n, errors, stats)
+
+    def __repr__(self) -> str:
+        lines = [f"Interactions(index={self.index!r}, order={self.order}, n={self.n_players})"]
+        if any(isinstance(c, jax.core.Tracer) for c in self.coefficients):
+            return lines[0]
+        batch = self.coefficients[0].shape[:-1]
+        if batch:
+            return f"{lines[0][:-1]}, batch={batch})"
+        for size, coefficients in enumerate(self.coefficients):
+            values = np.asarray(coefficients)
+            if not values.size:
+                continue
+            lines.append(f"  size {size}: {values.size} coefficients, sum {values.sum():.6g}")
+            strongest = np.argsort(-np.abs(values), kind="stable")[:3]
+            for rank in strongest if size else ():
+                members = _unrank(int(rank), self.n_players, size)
+                lines.append(f"    {members}: {values[rank]:+.6g}")
+        lines += [f"  {key}: {value}" for key, value in self.stats.items()]
+        return "\n".join(lines)
+
+
+def lexicographic_rank(players: list[int], n: int) -> int:
+    """Position of a sorted coalition among ``itertools.combinations(range(n), len(players))``."""
+    rank, previous, size = 0, -1, len(players)
+    for place, player in enumerate(players):
+        skipped = range(previous + 1, player)
+        rank += sum(math.comb(n - 1 - first, size - place - 1) for first in skipped)
+        previous = player
+    return rank
+
+
+def _unrank(rank: int, n: int, size: int) -> tuple[int, ...]:
+    """The coalition at a lexicographic position: the inverse of ``lexicographic_rank``."""
+    players: list[int] = []
+    player = 0
+    while len(players) < size:
+        starting_here = math.comb(n - 1 - player, size - len(players) - 1)
+        if rank < starting_here:
+            players.append(player)
+        else:
+            rank -= starting_here
+        player += 1
+    return tuple(players)
+
+
+def save_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays to an npz archive through a temporary file, so that it is whole or absent.
+
+    Raises:
+        ShapjaxError: the place cannot be written.
+    """
+    target = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".npz.part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)  # pyright: ignore
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ShapjaxError(
+            f"cannot write {target} ({error.strerror or error}); choose a writable folder."
+        ) from None
+
+
+def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read an npz archive without unpickling anything.
+
+    Raises:
+        ShapjaxError: the file is missing, unreadable or not an npz archive of plain arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ShapjaxError(f"cannot read {path} as an npz archive ({error}).") from None

@@ -1,0 +1,201 @@
+r"""The kernel regression: a polynomial in the masks, fitted by weighted least squares.
+
+The model is :math:`v(S) \approx \sum_{|T| \le k,\, T \subseteq S} a_T`. The kernel is infinite on
+sizes below k and on the grand coalition, so those coefficients are known exactly and the top
+ones sum to a known constant: what is left is a least-squares problem over the top coefficients
+on the hyperplane of that sum.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shapjax.coalitions.enumerate import members_of_size
+from shapjax.core.memory import require_memory
+from shapjax.core.precision import precision_scope
+from shapjax.estimators.designs import dense_design, design_of_order
+from shapjax.estimators.sampling import Plan, size_law
+
+LARGE_WEIGHT = 1e8
+"""Weight of a constrained row in the papers' form of the regression."""
+
+MAX_STEPS = 1000
+PATIENCE = 50
+"""Steps without a smaller gradient after which the solver has reached its floor."""
+
+
+class Fit(NamedTuple):
+    """Result of a regression.
+
+    Attributes:
+        coefficients: per size 0..order, float [C(n, size)], lexicographic.
+        steps: conjugate-gradient steps taken; 0 for a dense solve.
+        gradient: norm of the whitened least-squares gradient relative to that of the residual,
+            zero at the solution; 0 for a dense solve.
+    """
+
+    coefficients: tuple[jax.Array, ...]
+    steps: jax.Array
+    gradient: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames="order")
+def fit_eliminated(
+    free: jax.Array, values: jax.Array, weights: jax.Array, *, order: int
+) -> Fit:
+    """The regression with its constraints eliminated exactly, solved matrix-free.
+
+    The unknowns are whitened by the inverse square root of the Gram matrix that the kernel's
+    law expects and stay orthogonal to the constant vector, so their sum never changes. Over all
+    coalitions the whitening is exact and one step suffices.
+
+    Args:
+        free: masks of sizes order..n-1, Boolean [rows, n].
+        values: worth of the constrained coalitions (sizes below order, then the grand one),
+            then of the free ones, float [c + rows].
+        weights: float [rows]; only their ratios matter.
+        order: 1 or 2; static.
+
+    Returns:
+        Fit in the dtype of the values. With fewer independent rows than unknowns it is the
+        solution of least whitened norm.
+
+    Cost: O(rows n**2) a step, memory O(rows n); never the [rows, C(n, 2)] design.
+    """
+    rows, n = free.shape
+    empty = values[:1]
+    lower = (empty,) if order == 1 else (empty, values[1 : n + 1] - empty)
+    total = values[-rows - 1] - sum(part.sum() for part in lower)
+    law = size_law(n, order)
+    count = math.comb(n, order)
+    z = free.astype(values.dtype)
+    if rows == 0 or count == 1:
+        nothing = jnp.zeros((), values.dtype)
+        top = jnp.full(count, total / count, values.dtype)
+        return Fit((*lower, top), jnp.zeros((), jnp.int32), nothing)
+    design = design_of_order(z, order, law)
+    base = design.constant(total / count)
+    known = empty if order == 1 else empty + z @ lower[1]
+    root = jnp.sqrt(weights / weights.sum())
+    solution, steps, gradient = _least_squares(
+        lambda u: root * design.apply(design.whiten(u)),
+        lambda r: design.whiten(design.adjoint(root * r)),
+        root * (values[-rows:] - known - design.apply(base)),
+    )
+    top = design.flatten(base + design.whiten(solution))
+    return Fit((*lower, top), steps, gradient)
+
+
+def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
+    """The regression as the papers state it: constrained rows of weight 1e8, one dense solve.
+
+    Always in float64: in float32 no dense solver survives the spread of the weights. The kernel
+    keeps its own scale, since normalising it beside 1e8 costs digits.
+
+    Args:
+        plan: the coalitions and their weights.
+        values: worth of the constrained, then of the free coalitions, [c + rows].
+        order: 1 or 2.
+
+    Returns:
+        Fit in float64 NumPy arrays.
+
+    Raises:
+        MemoryRefused: the dense design does not fit into memory.
+
+    Source: Hamilton et al. 2022, section 5.2.
+    """
+    n = plan.constrained.shape[1]
+    masks = np.concatenate([plan.constrained, np.asarray(plan.free)])
+    counts = [math.comb(n, size) for size in range(order + 1)]
+    require_memory(
+        8 * 3 * len(masks) * sum(counts),
+        f"the dense design of {len(masks)} rows and {sum(counts)} columns",
+        'use constraints="eliminate", which never forms it',
+    )
+    weights = np.concatenate([np.full(len(plan.constrained), LARGE_WEIGHT), plan.weights])
+    members = [members_of_size(n, size) for size in range(order + 1)]
+    with precision_scope(np.float64):
+        root = jnp.sqrt(jnp.asarray(weights))
+        design = dense_design(jnp.asarray(masks, jnp.float64), members)
+        target = root * jnp.asarray(values, jnp.float64)
+        solution = np.asarray(jnp.linalg.lstsq(root[:, None] * design, target)[0])
+    split = np.split(solution, np.cumsum(counts)[:-1])
+    return Fit(tuple(split), np.int32(0), np.float64(0))  # pyright: ignore
+
+
+def _least_squares(
+    forward: Callable[[jax.Array], jax.Array],
+    adjoint: Callable[[jax.Array], jax.Array],
+    target: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Minimise ||forward(u) - target|| by conjugate gradients on the normal equations (CGLS).
+
+    Starting from zero it finds the solution of least norm when there are many. It carries the
+    residual rather than the normal equations' right-hand side, which saves digits.
+
+    Returns:
+        (u, steps taken, norm of the gradient relative to the residual).
+    """
+    tiny = jnp.finfo(target.dtype).tiny
+    gradient = adjoint(target)
+    norm = jnp.vdot(gradient, gradient)
+    tolerance = (16 + 2 * math.sqrt(gradient.size)) * jnp.finfo(target.dtype).eps
+    smallest = tolerance**2 * jnp.vdot(target, target)
+
+    def going(state: _State) -> jax.Array:
+        # Paige & Saunders: a whitened design has norm near one, so below this the gradient is
+        # rounding noise of the residual.
+        residual = jnp.vdot(state.residual, state.residual)
+        more = (state.norm > tolerance**2 * residual) & (residual > smallest)
+        return more & (state.step < MAX_STEPS) & (state.step - state.best_step < PATIENCE)
+
+    def advance(state: _State) -> _State:
+        image = forward(state.direction)
+        length = state.norm / jnp.maximum(jnp.vdot(image, image), tiny)
+        u = state.u + length * state.direction
+        residual = state.residual - length * image
+        gradient = adjoint(residual)
+        norm = jnp.vdot(gradient, gradient)
+        direction = gradient + norm / state.norm * state.direction
+        better = norm < state.best_norm
+        return _State(
+            u,
+            residual,
+            direction,
+            norm,
+            state.step + 1,
+            jnp.where(better, u, state.best),
+            jnp.where(better, norm, state.best_norm),
+            jnp.where(better, state.step + 1, state.best_step),
+        )
+
+    zero, step = jnp.zeros_like(gradient), jnp.zeros((), jnp.int32)
+    first = _State(zero, target, gradient, norm, step, zero, norm, step)
+    last = jax.lax.while_loop(going, advance, first)
+    residual = jnp.maximum(jnp.vdot(last.residual, last.residual), tiny)
+    return last.best, last.best_step, jnp.sqrt(last.best_norm / residual)
+
+
+class _State(NamedTuple):
+    """Where the conjugate gradients are, and the best point they have passed.
+
+    At the floor of the precision the recurrences part from what they stand for and may run
+    away, so the point of least gradient is the answer.
+    """
+
+    u: jax.Array
+    residual: jax.Array
+    direction: jax.Array
+    norm: jax.Array
+    step: jax.Array
+    best: jax.Array
+    best_norm: jax.Array
+    best_step: jax.Array

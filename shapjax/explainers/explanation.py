@@ -1,0 +1,162 @@
+"""What an explanation is: interactions of a similarity game, and where its players are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Literal
+
+import numpy as np
+
+from shapjax.core.errors import ShapjaxError
+from shapjax.core.interactions import Interactions, load_npz, save_npz
+
+Side = Literal["query", "retrieved"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Why two pictures match, according to one method.
+
+    Players are numbered query first, then retrieved; at first order only one side has players.
+
+    Attributes:
+        method: name of the method.
+        backbone: name of the network.
+        interactions: coefficients on the players, in units of similarity.
+        query_players: int32 [H, W], the query player that owns each input pixel; None where the
+            query is not masked (first order on the retrieved picture).
+        retrieved_players: int32 [H', W'], likewise for the retrieved picture.
+        similarity: similarity of the two whole pictures.
+        v_grand: worth v(N) of the game that was explained.
+        v_empty: worth v(empty), both backgrounds.
+        evaluations: coalitions whose worth was computed.
+        seconds: wall time, compilation included.
+    """
+
+    method: str
+    backbone: str
+    interactions: Interactions
+    query_players: np.ndarray | None
+    retrieved_players: np.ndarray | None
+    similarity: float
+    v_grand: float
+    v_empty: float
+    evaluations: int
+    seconds: float
+
+    @property
+    def order(self) -> int:
+        """1: a heat map over one picture; 2: a matrix of query parts x retrieved parts."""
+        return self.interactions.order
+
+    @property
+    def n_query(self) -> int:
+        """Number of players on the query."""
+        return 0 if self.query_players is None else int(self.query_players.max()) + 1
+
+    @property
+    def n_retrieved(self) -> int:
+        """Number of players on the retrieved picture."""
+        return 0 if self.retrieved_players is None else int(self.retrieved_players.max()) + 1
+
+    @property
+    def cross(self) -> np.ndarray:
+        """Second order: coefficient of each query part with each retrieved part, [nq, nr].
+
+        Raises:
+            ShapjaxError: the explanation is of first order.
+        """
+        if self.order < 2:
+            raise ShapjaxError("a first-order explanation has no pairs; explain with order=2.")
+        return np.asarray(self.interactions.pairs)[: self.n_query, self.n_query :]
+
+    @property
+    def credit(self) -> np.ndarray:
+        """Credit of every player alone, [n]: coefficients with pairs shared half and half.
+
+        At second order this sharing turns the Shapley-Taylor index into the Shapley value.
+        """
+        singles = np.asarray(self.interactions.singles)
+        if self.order < 2:
+            return singles
+        return singles + 0.5 * np.asarray(self.interactions.pairs).sum(axis=-1)
+
+    def heat(self, side: Side) -> np.ndarray:
+        """Credit of the players of one picture, [nq] or [nr].
+
+        Raises:
+            ShapjaxError: that picture has no players in this explanation.
+        """
+        self.players(side)
+        return self.credit[: self.n_query] if side == "query" else self.credit[self.n_query :]
+
+    def players(self, side: Side) -> np.ndarray:
+        """The label map of one picture.
+
+        Raises:
+            ShapjaxError: that picture has no players in this explanation.
+        """
+        labels = self.query_players if side == "query" else self.retrieved_players
+        if labels is None:
+            raise ShapjaxError(
+                f"the {side} picture has no players in this explanation; "
+                f'explain with side="{side}" or order=2.'
+            )
+        return labels
+
+    def heat_map(self, side: Side) -> np.ndarray:
+        """Credit of the player under each input pixel, float [H, W], units of similarity."""
+        return self.heat(side)[self.players(side)]
+
+    @property
+    def inefficiency(self) -> float:
+        """How far all coefficients of size >= 1 are from summing to v(N) - v(empty)."""
+        total = sum(float(np.sum(c)) for c in self.interactions.coefficients[1:])
+        return abs(total - (self.v_grand - self.v_empty))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to ``path`` as an npz archive (no pickle)."""
+        arrays = {f"interactions/{k}": a for k, a in self.interactions.to_arrays().items()}
+        for side in ("query", "retrieved"):
+            labels = getattr(self, f"{side}_players")
+            if labels is not None:
+                arrays[f"{side}_players"] = labels
+        header = {name: getattr(self, name) for name in _SCALARS}
+        save_npz(path, {**arrays, "explanation": np.array(json.dumps(header))})
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Explanation:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ShapjaxError: the file cannot be read or is not an explanation.
+        """
+        arrays = load_npz(path)
+        prefix = "interactions/"
+        own = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+        try:
+            header = json.loads(str(arrays["explanation"]))
+            scalars = {name: kind(header[name]) for name, kind in _SCALARS.items()}
+        except (KeyError, ValueError, TypeError):
+            raise ShapjaxError(
+                f"{path} is an npz archive but not an explanation; give one written by shapjax."
+            ) from None
+        return Explanation(
+            interactions=Interactions.from_arrays(own, str(path)),
+            query_players=arrays.get("query_players"),
+            retrieved_players=arrays.get("retrieved_players"),
+            **scalars,
+        )
+
+
+_SCALARS = {
+    "method": str,
+    "backbone": str,
+    "similarity": float,
+    "v_grand": float,
+    "v_empty": float,
+    "evaluations": int,
+    "seconds": float,
+}

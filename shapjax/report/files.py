@@ -1,0 +1,38 @@
+"""Writing report files whole or not at all, and text that any font can show."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shapjax.core.errors import ShapjaxError
+
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write through a file beside the target, so that a reader never sees half of it.
+
+    Raises:
+        ShapjaxError: the place cannot be written.
+    """
+    target = Path(path)
+    beside = target.with_name(f".shapjax-{os.getpid()}-{id(content):x}.part")
+    try:
+        try:
+            beside.write_bytes(content)
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise ShapjaxError(
+            f"cannot write {target} ({error.strerror or error}); choose a writable folder."
+        ) from None
+
+
+def printable(text: object) -> str:
+    """``text`` as one encodable line: control and direction-changing characters replaced."""
+    encodable = str(text).encode("utf-8", "replace").decode("utf-8")
+    return "".join(
+        c if c.isprintable() or c in _JOINERS else "\N{REPLACEMENT CHARACTER}" for c in encodable
+    )
