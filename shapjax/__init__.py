@@ -12,7 +12,10 @@ from shapjax.core.errors import (
 from shapjax.core.evaluate import ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
+from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
+from shapjax.games.images import load_image
+from shapjax.games.similarity import SimilarityGame, similarity_game
 from shapjax.indices.cardinal import interactions, shapley_value
 from shapjax.transforms.moebius import moebius, zeta
 
@@ -25,14 +28,18 @@ __all__ = [
     "Interactions",
     "MemoryRefused",
     "ShapjaxError",
+    "SimilarityGame",
     "ValueFunction",
     "ValueFunctionError",
     "WeightsError",
     "backbones",
     "estimate",
     "evaluate",
+    "explain",
     "interactions",
+    "load_image",
     "moebius",
     "shapley_value",
+    "similarity_game",
     "zeta",
 ]

@@ -17,7 +17,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from shapjax.core.errors import ShapjaxError
 from shapjax.report.colors import COLORS, paint, scale_limit, signed
 from shapjax.report.figures import save_correspondence, save_heat_map, spread_parts
-from shapjax.report.files import printable
+from shapjax.core.files import printable
 from shapjax.report.page import write_page
 
 QUERY, RETRIEVED = cases.pictures()

@@ -1,22 +1,19 @@
 """The embedded default backbone: a small local convolutional network that ships with its weights.
 
-It was trained by ``python -m shapjax.training.train_embedded``; what that run measured is in
+``shapjax.backbones.loading.load("shapjax_tiny")`` gives it. It was trained by
+``python -m shapjax.training.train_embedded``; what that run measured is in
 ``shapjax/training/embedded_log.md``.
 """
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from shapjax.backbones.record import Backbone, Preprocessing
-from shapjax.core.errors import WeightsError
+from shapjax.backbones.record import Preprocessing
 
 NAME = "shapjax_tiny"
 PREPROCESSING = Preprocessing(size=128, resize=144, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -98,54 +95,10 @@ class ShapjaxTiny(nnx.Module):
         return features.mean(axis=(1, 2))
 
 
-def flat_names(state: nnx.State) -> dict[str, nnx.Variable]:
-    """The variables of a state under their dotted paths, such as ``"stem.conv.kernel"``."""
-    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
-
-
 def save_weights(path: str | Path, state: nnx.State) -> None:
     """Writes a state as a compressed ``.npz`` of float16 arrays under their dotted paths."""
-    arrays = {name: np.asarray(leaf[...], np.float16) for name, leaf in flat_names(state).items()}
+    arrays = {
+        ".".join(map(str, name)): np.asarray(leaf[...], np.float16)
+        for name, leaf in nnx.to_flat_state(state)
+    }
     np.savez_compressed(path, allow_pickle=False, **arrays)
-
-
-def load_embedded(path: str | Path = EMBEDDED) -> Backbone:
-    """The embedded backbone, without running the network's initialiser.
-
-    Args:
-        path: an ``.npz`` file written by :func:`save_weights`.
-
-    Raises:
-        WeightsError: the file cannot be read, or its names or shapes do not fit the network.
-    """
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: ShapjaxTiny(rngs=nnx.Rngs(0))))
-    _fill(state, _read(path), path)
-    return Backbone(NAME, PREPROCESSING, graphdef, state)
-
-
-def _read(path: str | Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise WeightsError(
-            f"got {path}, which cannot be read as weights ({error}), expected an .npz file of "
-            "arrays; reinstall shapjax or train it again with shapjax.training.train_embedded."
-        ) from error
-
-
-def _fill(state: nnx.State, arrays: Mapping[str, np.ndarray], path: str | Path) -> None:
-    wanted = flat_names(state)
-    if set(arrays) != set(wanted):
-        raise WeightsError(
-            f"got names in {path} that differ from the network's "
-            f"({sorted(set(arrays) ^ set(wanted))}), expected the same names; "
-            f"use a file made for {NAME}."
-        )
-    for name, leaf in wanted.items():
-        if arrays[name].shape != leaf.shape:
-            raise WeightsError(
-                f"got {name} of shape {arrays[name].shape} in {path}, expected {leaf.shape}; "
-                f"use a file made for {NAME}."
-            )
-        leaf.set_value(jnp.asarray(arrays[name], jnp.float32))

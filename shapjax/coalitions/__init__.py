@@ -1,0 +1,1 @@
+"""Coalitions as masks and ranks, and families of them."""

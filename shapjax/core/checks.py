@@ -18,9 +18,7 @@ def whole_number(value: Any, name: str, *, low: int, high: int | None = None) ->
     try:
         number = operator.index(value)
     except TypeError:
-        raise ShapjaxError(
-            f"{name} is {value!r}, expected a whole number {wanted}."
-        ) from None
+        raise ShapjaxError(f"{name} is {value!r}, expected a whole number {wanted}.") from None
     if number < low or (high is not None and number > high):
         raise ShapjaxError(f"{name} is {number}, expected a whole number {wanted}.")
     return number

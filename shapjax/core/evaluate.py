@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -77,8 +76,9 @@ def evaluate(
         stop = min(start + width, total)
         # A full window that ends at the last row, so that every compiled call has one shape.
         first = min(start, total - width) if traceable else start
-        part = _checked(run(masks[first:stop] if stop == total else masks[first:first + width]),
-                        stop - first)
+        part = _checked(
+            run(masks[first:stop] if stop == total else masks[first : first + width]), stop - first
+        )
         parts.append(part[start - first :])
         if progress is not None:
             jax.block_until_ready(parts[-1])

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import math
 import operator
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from shapjax.core.errors import ShapjaxError
+from shapjax.core.files import write_whole
 
 Array = jax.Array | np.ndarray
 
@@ -184,9 +185,11 @@ class Interactions:
             index, n, stats = str(header["index"]), int(header["n_players"]), header["stats"]
             sizes = sum(name.startswith("size_") for name in arrays)
             coefficients = tuple(arrays[f"size_{k}"] for k in range(sizes))
-            errors = tuple(arrays[f"standard_error_{k}"] for k in range(sizes)) if (
-                "standard_error_0" in arrays
-            ) else None
+            errors = (
+                tuple(arrays[f"standard_error_{k}"] for k in range(sizes))
+                if ("standard_error_0" in arrays)
+                else None
+            )
             fits = all(c.shape[-1] == math.comb(n, k) for k, c in enumerate(coefficients))
         except (KeyError, ValueError, TypeError, IndexError):
             fits = False
@@ -199,7 +202,7 @@ class Interactions:
 
     def __repr__(self) -> str:
         lines = [f"Interactions(index={self.index!r}, order={self.order}, n={self.n_players})"]
-        if any(isinstance(c, jax.core.Tracer) for c in self.coefficients):
+        if any(isinstance(c, Tracer) for c in self.coefficients):
             return lines[0]
         batch = self.coefficients[0].shape[:-1]
         if batch:
@@ -242,25 +245,14 @@ def _unrank(rank: int, n: int, size: int) -> tuple[int, ...]:
 
 
 def save_npz(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays to an npz archive through a temporary file, so that it is whole or absent.
+    """Write arrays to an npz archive, whole or not at all.
 
     Raises:
         ShapjaxError: the place cannot be written.
     """
-    target = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".npz.part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)  # pyright: ignore
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise ShapjaxError(
-            f"cannot write {target} ({error.strerror or error}); choose a writable folder."
-        ) from None
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+    write_whole(path, buffer.getvalue())
 
 
 def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

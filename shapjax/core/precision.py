@@ -27,23 +27,28 @@ def float_array(x: Any, name: str) -> jax.Array:
         ShapjaxError: ``x`` is not an array of real numbers.
     """
     try:
-        dtype = x.dtype if hasattr(x, "dtype") else None
-        array = x if dtype is not None else np.asarray(x)
+        array = x if hasattr(x, "dtype") else np.asarray(x)
     except ValueError as error:
         raise ShapjaxError(f"{name} is not a rectangular array of numbers ({error}).") from None
-    if array.dtype == object or not jnp.issubdtype(array.dtype, np.number) and array.dtype != bool:
+    if array.dtype != bool and not jnp.issubdtype(array.dtype, np.number):
         raise ShapjaxError(f"{name} has dtype {array.dtype}, expected real numbers.")
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ShapjaxError(f"{name} has dtype {array.dtype}, expected real numbers.")
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return jnp.asarray(array).astype(jnp.result_type(float))
-    if dtype is not None and array.dtype.itemsize > 4 and not jax.config.jax_enable_x64:
+    # Python numbers have no precision of their own; arrays do.
+    if array is x and array.dtype.itemsize > 4 and not x64_enabled():
         raise DtypeError(
             f"{name} is {array.dtype} but JAX's 64-bit mode is off, so it would be rounded to "
             'float32; call jax.config.update("jax_enable_x64", True) first, '
             "or pass it as float32."
         )
-    return jnp.asarray(array)
+    return jnp.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+
+
+def x64_enabled() -> bool:
+    """Whether JAX keeps 64-bit numbers here and now."""
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
 
 
 def precision_scope(dtype: Any) -> contextlib.AbstractContextManager[Any]:
@@ -51,6 +56,6 @@ def precision_scope(dtype: Any) -> contextlib.AbstractContextManager[Any]:
 
     Arrays made inside must leave it as NumPy arrays: JAX outside would round them again.
     """
-    if np.dtype(dtype).itemsize > 4 and not jax.config.jax_enable_x64:
+    if np.dtype(dtype).itemsize > 4 and not x64_enabled():
         return jax.enable_x64(True)
     return contextlib.nullcontext()

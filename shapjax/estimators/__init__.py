@@ -1,0 +1,1 @@
+"""Interaction indices from a budget of evaluations."""

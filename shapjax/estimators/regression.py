@@ -47,9 +47,7 @@ class Fit(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="order")
-def fit_eliminated(
-    free: jax.Array, values: jax.Array, weights: jax.Array, *, order: int
-) -> Fit:
+def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, order: int) -> Fit:
     """The regression with its constraints eliminated exactly, solved matrix-free.
 
     The unknowns are whitened by the inverse square root of the Gram matrix that the kernel's
@@ -82,7 +80,7 @@ def fit_eliminated(
         return Fit((*lower, top), jnp.zeros((), jnp.int32), nothing)
     design = design_of_order(z, order, law)
     base = design.constant(total / count)
-    known = empty if order == 1 else empty + z @ lower[1]
+    known = empty + sum(z @ part for part in lower[1:])
     root = jnp.sqrt(weights / weights.sum())
     solution, steps, gradient = _least_squares(
         lambda u: root * design.apply(design.whiten(u)),

@@ -1,0 +1,1 @@
+"""Similarity games: what coalitions of parts of two pictures are worth."""

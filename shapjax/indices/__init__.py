@@ -1,0 +1,1 @@
+"""Exact values and interaction indices from a table of all coalitions."""

@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from shapjax.core.errors import ShapjaxError
+from shapjax.core.files import printable, write_whole
 from shapjax.explainers.explanation import Explanation, Side
 from shapjax.report.colors import COLORS, faint_grey, paint, scale_limit, signed
-from shapjax.report.files import printable, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

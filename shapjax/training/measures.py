@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -58,19 +59,22 @@ def retrieval(backbone: Backbone, pairs: Pairs) -> Score:
     return Score(float(hit.mean()), 1 / len(second))
 
 
-def correspondence(backbone: Backbone, pairs: Pairs) -> Score:
-    """How often the best cell of the first view by centred dot product is within one of the truth.
+def correspondence(
+    backbone: Backbone, pairs: Pairs, describe: Callable[[Backbone, np.ndarray], np.ndarray]
+) -> Score:
+    """How often the best cell of the first view by dot product is within one of the truth.
 
     Args:
         backbone: what gives the feature maps.
         pairs: their ``match`` is the truth, for the cells where ``valid``.
+        describe: :func:`features_of`, or :func:`centred` for what the similarity game attributes.
     """
-    first, second = (centred(backbone, views) for views in (pairs.first, pairs.second))
+    first, second = (describe(backbone, views) for views in (pairs.first, pairs.second))
     return _hits(second, first, pairs.match, pairs.valid)
 
 
 def stereo(backbone: Backbone) -> Score:
-    """The same on the stereo motorcycle, from the left picture's cells to the right's.
+    """The same, centred, on the stereo motorcycle, from the left picture's cells to the right's.
 
     No training uses this pair. The truth is the median finite disparity within each left cell.
     """
@@ -164,10 +168,13 @@ def suite(seed: int, count: int, held_out: Sequence[str]) -> dict[str, Callable[
     """
     scenes = drawn_gallery(seed, count)
     crops = photograph_gallery(seed, count, held_out)
-    return {
-        "retrieval of unseen drawn scenes, top 1": lambda b: retrieval(b, scenes),
-        "retrieval of crops of held-out photographs, top 1": lambda b: retrieval(b, crops),
-        "correspondence in unseen drawn scenes": lambda b: correspondence(b, scenes),
-        "correspondence in held-out photographs": lambda b: correspondence(b, crops),
-        "correspondence in the stereo motorcycle pair": stereo,
-    }
+    measures: dict[str, Callable[[Backbone], Score]] = {}
+    for name, pairs in (("drawn scenes", scenes), ("held-out photographs", crops)):
+        measures |= {
+            f"retrieval, {name}": partial(retrieval, pairs=pairs),
+            f"correspondence, {name}": partial(correspondence, pairs=pairs, describe=features_of),
+            f"centred correspondence, {name}": partial(
+                correspondence, pairs=pairs, describe=centred
+            ),
+        }
+    return measures | {"centred correspondence, stereo motorcycle": stereo}

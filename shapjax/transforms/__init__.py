@@ -1,0 +1,1 @@
+"""The Möbius and zeta transforms."""

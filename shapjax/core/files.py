@@ -1,4 +1,4 @@
-"""Writing report files whole or not at all, and text that any font can show."""
+"""Writing files whole or not at all, and text that any terminal or font can show."""
 
 from __future__ import annotations
 

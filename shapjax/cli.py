@@ -1,0 +1,277 @@
+"""The command line: ``shapjax explain``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shapjax.core.errors import ShapjaxError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from shapjax.explainers.explanation import Explanation
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (2 for bad input)."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ShapjaxError as error:
+        from shapjax.core.files import printable
+
+        print(f"shapjax: error: {printable(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("shapjax: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from shapjax import __version__, backbones
+    from shapjax.explainers.explain import METHODS
+    from shapjax.games.similarity import PLAYERS
+
+    parser = argparse.ArgumentParser(
+        prog="shapjax", description="Fair credit assignment for similarity models."
+    )
+    parser.add_argument("--version", action="version", version=f"shapjax {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    explain = commands.add_parser(
+        "explain",
+        help="explain why two pictures match",
+        description="Explain why two pictures match. Without pictures it explains the stereo "
+        "motorcycle pair that scikit-image ships.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    explain.set_defaults(run=_explain)
+    explain.add_argument("query", nargs="?", metavar="QUERY", help="picture searched with")
+    explain.add_argument("retrieved", nargs="?", metavar="RETRIEVED", help="picture found")
+    explain.add_argument("--backbone", default=backbones.names()[0], choices=backbones.names())
+    explain.add_argument("--weights", metavar="PATH", help="weight file of the backbone")
+    explain.add_argument("--method", default="gram-sam", choices=tuple(METHODS))
+    explain.add_argument(
+        "--order", type=int, default=2, choices=(1, 2), help="1: heat maps; 2: correspondence"
+    )
+    explain.add_argument("--players", choices=PLAYERS, help="parts; the method's own by default")
+    explain.add_argument(
+        "--budget", type=int, metavar="N", help="coalitions to evaluate; the paper's by default"
+    )
+    explain.add_argument(
+        "--background",
+        default="blur",
+        metavar="blur|mean|black|PATH",
+        help="what replaces masked parts",
+    )
+    explain.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
+    explain.add_argument("--out", default="shapjax-out", metavar="DIR", help="folder to write into")
+    explain.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+class _Pair(NamedTuple):
+    """Two pictures and what to call them."""
+
+    query: Image.Image
+    retrieved: Image.Image
+    query_name: str
+    retrieved_name: str
+
+
+def _explain(options: argparse.Namespace) -> None:
+    import jax
+
+    from shapjax import backbones
+
+    out = _writable_folder(Path(options.out))
+    pair = _read_pair(options)
+    # A process of its own may choose the precision: networks stay in float32, games do not.
+    jax.config.update("jax_enable_x64", True)
+    model = backbones.load(options.backbone, weights=options.weights)
+    main_one, other = _run(options, model, pair)
+    summary = _summary(options, pair, main_one, other)
+    _write(out, pair, main_one, other, summary)
+    if not options.quiet:
+        print(_closing(out, summary))
+
+
+def _read_pair(options: argparse.Namespace) -> _Pair:
+    from shapjax.games.images import load_image
+
+    if options.query is None:
+        from skimage import data
+
+        left, right, _ = data.stereo_motorcycle()
+        return _Pair(load_image(left), load_image(right), "motorcycle, left", "motorcycle, right")
+    if options.retrieved is None:
+        raise ShapjaxError(
+            "got one picture, expected QUERY and RETRIEVED; name a second one, or none for the "
+            "built-in pair."
+        )
+    return _Pair(
+        load_image(options.query),
+        load_image(options.retrieved),
+        Path(options.query).name,
+        Path(options.retrieved).name,
+    )
+
+
+def _run(
+    options: argparse.Namespace, model: Any, pair: _Pair
+) -> tuple[Explanation, Explanation | None]:
+    """The explanation; at first order that of the retrieved picture, then of the query."""
+    from shapjax.explainers.explain import explain
+
+    sides = ("retrieved", "query") if options.order == 1 else ("retrieved",)
+    found = []
+    for side in sides:
+        what = f"{options.method}, {side} picture" if options.order == 1 else options.method
+        with _Bar(what, options.quiet) as bar:
+            explanation = explain(
+                model,
+                pair.query,
+                pair.retrieved,
+                method=options.method,
+                order=options.order,
+                side=side,
+                players=options.players,
+                background=options.background,
+                budget=options.budget,
+                key=options.seed,
+                progress=bar.update,
+            )
+        found.append(explanation)
+    return found[0], found[1] if options.order == 1 else None
+
+
+class _Bar:
+    """A progress bar on standard error that learns its length when work begins."""
+
+    def __init__(self, what: str, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(desc=what, unit=" coalitions", disable=quiet, file=sys.stderr)
+
+    def __enter__(self) -> _Bar:
+        self._bar.refresh()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def update(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` coalitions are evaluated."""
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+
+def _writable_folder(folder: Path) -> Path:
+    """The folder, made if absent and tried before any work begins."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ShapjaxError(
+            f"cannot write into {folder} ({error.strerror}); choose another folder with --out."
+        ) from None
+    return folder
+
+
+def _summary(
+    options: argparse.Namespace, pair: _Pair, found: Explanation, other: Explanation | None
+) -> dict[str, Any]:
+    from importlib import metadata
+
+    import jax
+    import numpy as np
+
+    from shapjax import __version__
+
+    summary: dict[str, Any] = {
+        "query": pair.query_name,
+        "retrieved": pair.retrieved_name,
+        "backbone": found.backbone,
+        "method": found.method,
+        "order": found.order,
+        **_numbers(found),
+        "background": options.background,
+        "seed": options.seed,
+    }
+    if other is not None:
+        summary["query_side"] = _numbers(other)
+    summary["versions"] = {
+        "shapjax": __version__,
+        "jax": jax.__version__,
+        "jaxlib": metadata.version("jaxlib"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    summary["device"] = jax.devices()[0].device_kind
+    return summary
+
+
+def _numbers(explanation: Explanation) -> dict[str, Any]:
+    return {
+        "similarity": explanation.similarity,
+        "v_grand": explanation.v_grand,
+        "v_empty": explanation.v_empty,
+        "inefficiency": explanation.inefficiency,
+        "evaluations": explanation.evaluations,
+        "seconds": round(explanation.seconds, 3),
+        "n_query": explanation.n_query,
+        "n_retrieved": explanation.n_retrieved,
+    }
+
+
+def _write(
+    out: Path,
+    pair: _Pair,
+    found: Explanation,
+    other: Explanation | None,
+    summary: dict[str, Any],
+) -> None:
+    from shapjax.core.files import write_whole
+    from shapjax.report.figures import save_correspondence, save_heat_map
+    from shapjax.report.page import write_page
+
+    found.save(out / "explanation.npz")
+    if other is not None:
+        other.save(out / "explanation_query.npz")
+    save_heat_map(other or found, "query", pair.query, out / "heat_query.png")
+    save_heat_map(found, "retrieved", pair.retrieved, out / "heat_retrieved.png")
+    if other is None:
+        save_correspondence(found, pair.query, pair.retrieved, out / "correspondence.png")
+    write_page(
+        found,
+        pair.query,
+        pair.retrieved,
+        out / "report.html",
+        query_name=pair.query_name,
+        retrieved_name=pair.retrieved_name,
+        summary=summary,
+        also=other,
+    )
+    # Last, so that a folder with a summary is a whole one.
+    write_whole(out / "summary.json", json.dumps(summary, indent=2).encode() + b"\n")
+
+
+def _closing(out: Path, summary: dict[str, Any]) -> str:
+    from shapjax.core.files import printable
+
+    lines = [f"{key}: {summary[key]:.6g}" for key in ("similarity", "v_grand", "v_empty")]
+    lines.append(f"inefficiency: {summary['inefficiency']:.2g}")
+    lines.append(f"evaluations: {summary['evaluations']}, seconds: {summary['seconds']:.1f}")
+    return "\n".join([*lines, f"written: {printable(str(out / 'report.html'))}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Read pictures that strangers hand over, safely, as upright RGB."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shapjax.core.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 100_000_000
+"""Largest picture that is decoded; more would take over 300 MB for nothing, since networks
+see a few hundred pixels a side."""
+
+
+def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Image.Image:
+    """An upright RGB picture.
+
+    EXIF rotation is applied, transparency is laid over white, 16-bit and floating-point greys
+    are scaled to 8 bits, CMYK, palettes and greyscale are converted; of an animation the first
+    frame is taken.
+
+    Args:
+        source: a path; a PIL image; or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4],
+            uint8 in 0..255, uint16 in 0..65535 or float in 0..1.
+
+    Raises:
+        ImageError: missing, a folder, not a picture, damaged, or over 100 megapixels.
+    """
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        return _upright_rgb(source, "the picture")
+    if isinstance(source, np.ndarray):
+        return _upright_rgb(_from_array(source), "the array")
+    return _from_file(Path(source))
+
+
+def _from_file(path: Path) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError
+
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder, expected a picture; name a file in it.")
+    with warnings.catch_warnings():
+        # Our own limit speaks instead of Pillow's two thresholds.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path) as image:
+                return _upright_rgb(image, str(path))
+        except FileNotFoundError:
+            raise ImageError(f"{path} does not exist; check the name.") from None
+        except UnidentifiedImageError:
+            raise ImageError(
+                f"{path} is not a picture that can be read; give a PNG, JPEG, WebP or TIFF file."
+            ) from None
+        except Image.DecompressionBombError:
+            raise _too_large(str(path), "more than Pillow opens") from None
+        except ImageError:
+            raise
+        except Exception as error:  # decoders raise whatever a damaged file makes them raise
+            raise ImageError(
+                f"{path} is damaged or unreadable ({error}); give a whole picture."
+            ) from None
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    from PIL import Image
+
+    layout = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if not layout or 0 in array.shape:
+        raise ImageError(
+            f"got an array of shape {array.shape}, expected a picture [H, W], [H, W, 3] or "
+            "[H, W, 4]."
+        )
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+            raise ImageError("a picture of floats must lie in [0, 1] and hold no NaN; rescale it.")
+        array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype == np.uint16:
+        array = (array // 257).astype(np.uint8)
+    elif array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    elif array.dtype != np.uint8:
+        raise ImageError(f"got a picture of dtype {array.dtype}, expected uint8, uint16 or float.")
+    return Image.fromarray(array.squeeze(2) if array.shape[2:] == (1,) else array)
+
+
+def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    from PIL import Image, ImageOps
+
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(name, f"{width} x {height} pixels")
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has {width} x {height} pixels, expected at least one.")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+        image = _eight_bit(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bit(grey: np.ndarray) -> Image.Image:
+    """Greys of 16 or 32 bits, or floats, as 8 bits: by their range where it is not 16 bits."""
+    from PIL import Image
+
+    values = np.nan_to_num(grey.astype(np.float64))
+    if grey.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
+        low, high = 0.0, 1.0
+    elif grey.dtype.kind != "f" and values.min() >= 0 and values.max() <= 65535:
+        low, high = 0.0, 65535.0
+    else:
+        low, high = float(values.min()), float(values.max())
+    scaled = (values - low) / max(high - low, np.finfo(float).tiny) * 255
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _too_large(name: str, came: str) -> ImageError:
+    limit = MAX_PIXELS // 1_000_000
+    return ImageError(f"{name} has {came}, expected at most {limit} megapixels; scale it down.")
+
+
+def is_image_like(source: Any) -> bool:
+    """Whether ``load_image`` would try it as a picture already in memory."""
+    from PIL import Image
+
+    return isinstance(source, Image.Image | np.ndarray)
