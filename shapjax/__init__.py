@@ -16,7 +16,7 @@ from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.games.images import load_image
 from shapjax.games.similarity import SimilarityGame, similarity_game
-from shapjax.indices.cardinal import interactions, shapley_value
+from shapjax.indices.exact import interactions, shapley_value
 from shapjax.transforms.moebius import moebius, zeta
 
 __version__ = "0.1.0"

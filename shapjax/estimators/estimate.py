@@ -22,7 +22,7 @@ from shapjax.estimators.sampling import (
     kernel_direct,
     kernel_weighting,
 )
-from shapjax.indices.cardinal import index_and_order
+from shapjax.indices.weights import index_and_order
 
 Sampler = Callable[[jax.Array, int, int, int], Plan]
 """(key, n_players, order, rows) to the coalitions of a kernel regression."""

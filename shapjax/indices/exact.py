@@ -1,48 +1,22 @@
-r"""Exact interaction indices: one table of weights per index, one kernel for all.
-
-An index that depends on coalitions only through their sizes shares the Harsanyi dividends,
-:math:`I(S) = \sum_{T \supseteq S} w(|S|, |T|)\, d(T)`; adding an index is adding a row to
-``WEIGHTS``.
-"""
+"""Exact values and interaction indices of a game."""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shapjax.coalitions.enumerate import all_masks, ranks_of_size, sizes_of_ranks
-from shapjax.core.checks import one_of, players_of_table, whole_number
+from shapjax.coalitions.enumerate import all_masks
+from shapjax.core.checks import players_of_table, whole_number
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import float_array, precision_scope
-from shapjax.transforms.moebius import moebius, superset_sums
-
-Weight = Callable[[int, int, int], float]
-"""w(s, t; k): the share of the dividend of a coalition of size t that each of its
-sub-coalitions of size s receives, 0 <= s <= t, for an index of order k."""
-
-
-def _own(s: int, t: int) -> float:
-    return float(s == t)
-
-
-def _shapley_taylor(s: int, t: int, order: int) -> float:
-    """Below the top order the dividend itself, at the top order 1/C(t, k): ICLR eq. 5."""
-    return _own(s, t) if s < order else 1 / math.comb(t, order)
-
-
-def _shapley(s: int, t: int, order: int) -> float:
-    return _shapley_taylor(s, t, 1)
-
-
-WEIGHTS: dict[str, Weight] = {"SV": _shapley, "STII": _shapley_taylor}
+from shapjax.indices.kernels import shapley_marginals, share_dividends
+from shapjax.indices.weights import index_and_order, weight_table
 
 
 def interactions(
@@ -145,56 +119,10 @@ def _of_value_function(
         return jax.tree.map(np.asarray, _interactions(jnp.asarray(values), index, order))
 
 
-def index_and_order(index: str, order: int | None, n: int) -> tuple[str, int]:
-    """The index and its order (2 by default, 1 for the Shapley value), checked for n players.
-
-    Raises:
-        ShapjaxError: no such index, or an order that it or the game does not have.
-    """
-    one_of(index, tuple(WEIGHTS), "index")
-    if index == "SV":
-        if order not in (None, 1):
-            raise ShapjaxError(f"order is {order} for the Shapley value, which has order 1.")
-        order = 1
-    return index, whole_number(2 if order is None else order, "order", low=1, high=max(n, 1))
-
-
-def weight_table(index: str, order: int, n: int) -> np.ndarray:
-    """w(s, t) for 0 <= s <= order and 0 <= t <= n, float64; zero where t < s."""
-    table = np.zeros((order + 1, n + 1))
-    for s in range(order + 1):
-        for t in range(s, n + 1):
-            table[s, t] = WEIGHTS[index](s, t, order)
-    return table
-
-
 @functools.partial(jax.jit, static_argnames=("index", "order"))
 def _interactions(table: jax.Array, index: str, order: int) -> Interactions:
     n = players_of_table(table.shape, "values")
-    dividends = moebius(table)
-    sizes = sizes_of_ranks(n)
-    coefficients = []
-    for s, weights in enumerate(weight_table(index, order, n)):
-        shares = dividends
-        if weights[s] != 1 or np.count_nonzero(weights) > 1:
-            shares = superset_sums(dividends * jnp.asarray(weights, table.dtype)[sizes])
-        coefficients.append(shares[..., ranks_of_size(n, s) if s <= n else []])
-    return Interactions(tuple(coefficients), index, n)
+    return Interactions(share_dividends(table, weight_table(index, order, n)), index, n)
 
 
-@jax.jit
-def _shapley_value(table: jax.Array) -> jax.Array:
-    n = players_of_table(table.shape, "values")
-    # phi_i = sum over T with i of (joins + leaves)(|T|) v(T) - sum over all T of leaves(|T|) v(T),
-    # joins(t) and leaves(t) being the weights of v(T) when i belongs to T and when it does not.
-    joins = [0.0] + [1 / (n * math.comb(n - 1, t - 1)) for t in range(1, n + 1)]
-    leaves = [1 / (n * math.comb(n - 1, t)) for t in range(n)] + [0.0]
-    sizes = sizes_of_ranks(n)
-    both = jnp.asarray(np.add(joins, leaves), table.dtype)[sizes] * table
-    offset = (jnp.asarray(leaves, table.dtype)[sizes] * table).sum(axis=-1)
-    marginals = []
-    for _ in range(n):
-        halves = both.reshape(*both.shape[:-1], 2, -1)
-        marginals.append(halves[..., 1, :].sum(axis=-1))
-        both = halves.sum(axis=-2)
-    return jnp.stack(marginals[::-1], axis=-1) - offset[..., None]
+_shapley_value = jax.jit(shapley_marginals)
