@@ -15,7 +15,7 @@ from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evalua
 from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import float_array, precision_scope
-from shapjax.indices.kernels import shapley_marginals, share_dividends
+from shapjax.indices.kernels import share_dividends
 from shapjax.indices.weights import index_and_order, weight_table
 
 
@@ -84,14 +84,13 @@ def shapley_value(values: jax.Array) -> jax.Array:
     Raises:
         ShapjaxError, DtypeError: as ``interactions``.
 
-    Cost: O(2**n): the table is weighted once, then halved player by player.
+    Cost: O(2**n), two reads of the table.
 
     Source: Shapley 1953; Hamilton et al. 2022, eq. 1.
     """
     table = float_array(values, "values")
-    if players_of_table(table.shape, "values") == 0:
-        return jnp.zeros((*table.shape[:-1], 0), table.dtype)
-    return _shapley_value(table)
+    players_of_table(table.shape, "values")
+    return _interactions(table, "SV", 1).singles
 
 
 def _of_value_function(
@@ -124,5 +123,3 @@ def _interactions(table: jax.Array, index: str, order: int) -> Interactions:
     n = players_of_table(table.shape, "values")
     return Interactions(share_dividends(table, weight_table(index, order, n)), index, n)
 
-
-_shapley_value = jax.jit(shapley_marginals)

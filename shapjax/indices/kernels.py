@@ -2,54 +2,104 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shapjax.coalitions.enumerate import ranks_of_size, sizes_of_ranks
+from shapjax.coalitions.enumerate import members_of_size, ranks_of_size, sizes_of_ranks
 from shapjax.core.checks import players_of_table
+from shapjax.indices.halves import Halves
+from shapjax.indices.subset_weights import superset_weights, worth_weights
 from shapjax.transforms.moebius import moebius, superset_sums
+
+HIGHEST_BY_SUPERSETS = 3
+"""Orders up to this need a few passes over the table; above, all dividends cost less."""
+
+LARGEST_MATRIX = 1 << 19
+"""Entries of a dense matrix of all weights that is still worth making, 4 MiB in float64."""
 
 
 def share_dividends(table: jax.Array, weights: np.ndarray) -> tuple[jax.Array, ...]:
     r"""Coefficients of a cardinal index from the worth of every coalition.
 
-    :math:`I(S) = \sum_{T \supseteq S} w(|S|, |T|)\, d(T)` for all S of at most k players.
+    :math:`I(S) = \sum_{T \supseteq S} w(|S|, |T|)\, d(T)` for all S of at most k players. Up to
+    order 3 the dividends are never made: the index is a weighted sum of worths, one matrix
+    product for a small game, sums over the supersets of single players, pairs and triples for a
+    large one. So it loses no digits to cancelling dividends either.
 
     Args:
         table: worth of every coalition, float [..., 2**n].
-        weights: w(s, t), float64 [k+1, n+1]; static (made at trace time).
+        weights: w(s, t), float64 or fractions [k+1, n+1]; static (made at trace time).
 
     Returns:
         Per size s = 0..k, float [..., C(n, s)], lexicographic.
+
+    Cost: up to order 2 four reads of the table, at order 3 about twelve; above, two transforms.
     """
+    n, order = players_of_table(table.shape, "values"), len(weights) - 1
+    if order > HIGHEST_BY_SUPERSETS:
+        return _by_dividends(table, weights)
+    counts = [len(_ranks(n, s)) for s in range(order + 1)]
+    if sum(counts) << n <= LARGEST_MATRIX:
+        matrix = jnp.asarray(_matrix_of_weights(weights, n), table.dtype)
+        flat = jnp.matmul(table, matrix, precision="highest")
+        return tuple(jnp.split(flat, np.cumsum(counts)[:-1], axis=-1))
+    halves = Halves(table)
+    f = superset_weights(weights)
+    coefficients = []
+    for s in range(order + 1):
+        sums = [_superset_sum(table, halves, f[s, b], b) for b in range(s + 1)]
+        coefficients.append(_over_subsets(sums, n, s))
+    return tuple(coefficients)
+
+
+def _by_dividends(table: jax.Array, weights: np.ndarray) -> tuple[jax.Array, ...]:
     n = players_of_table(table.shape, "values")
     dividends = moebius(table)
     sizes = sizes_of_ranks(n)
     coefficients = []
-    for s, row in enumerate(weights):
+    for s, row in enumerate(weights.astype(float)):
         shares = dividends
         if row[s] != 1 or np.count_nonzero(row) > 1:
             shares = superset_sums(dividends * jnp.asarray(row, table.dtype)[sizes])
-        coefficients.append(shares[..., ranks_of_size(n, s) if s <= n else []])
+        coefficients.append(shares[..., _ranks(n, s)])
     return tuple(coefficients)
 
 
-def shapley_marginals(table: jax.Array) -> jax.Array:
-    """Shapley values from the worth of every coalition, float [..., 2**n] to [..., n], n >= 1."""
-    n = players_of_table(table.shape, "values")
-    # phi_i = sum over T with i of (joins + leaves)(|T|) v(T) - sum over all T of leaves(|T|) v(T),
-    # joins(t) and leaves(t) being the weights of v(T) when i belongs to T and when it does not.
-    joins = [0.0] + [1 / (n * math.comb(n - 1, t - 1)) for t in range(1, n + 1)]
-    leaves = [1 / (n * math.comb(n - 1, t)) for t in range(n)] + [0.0]
-    sizes = sizes_of_ranks(n)
-    both = jnp.asarray(np.add(joins, leaves), table.dtype)[sizes] * table
-    offset = (jnp.asarray(leaves, table.dtype)[sizes] * table).sum(axis=-1)
-    marginals = []
-    for _ in range(n):
-        halves = both.reshape(*both.shape[:-1], 2, -1)
-        marginals.append(halves[..., 1, :].sum(axis=-1))
-        both = halves.sum(axis=-2)
-    return jnp.stack(marginals[::-1], axis=-1) - offset[..., None]
+def _matrix_of_weights(weights: np.ndarray, n: int) -> np.ndarray:
+    """Weight of every coalition's worth in every coefficient, float64 [2**n, coefficients]."""
+    gamma = worth_weights(weights).astype(float)
+    ranks = np.arange(1 << n)
+    columns = [
+        gamma[s][np.bitwise_count(ranks), np.bitwise_count(ranks & own)]
+        for s in range(len(weights))
+        for own in _ranks(n, s)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _superset_sum(table: jax.Array, halves: Halves, f: np.ndarray, size: int) -> jax.Array:
+    """Sum of f(|T|) v(T) over T containing B, for all B of a size, [..., C(n, size)]."""
+    if f[size + 1 :].any():
+        return halves.superset_sums(f, size)
+    # B alone counts among its supersets, or nothing does.
+    return table[..., ranks_of_size(halves.n, size)] * f[size]
+
+
+def _over_subsets(sums: list[jax.Array], n: int, size: int) -> jax.Array:
+    """For every S of a size, the sum over its subsets B of what each B has, [..., C(n, size)]."""
+    members = members_of_size(n, size)
+    total: jax.Array | float = 0.0
+    for b, of_size in enumerate(sums):
+        known = ranks_of_size(n, b)
+        by_rank = np.argsort(known)
+        for places in itertools.combinations(range(size), b):
+            subsets = (1 << members[:, list(places)]).sum(axis=1, dtype=np.int64)
+            total = total + of_size[..., by_rank[np.searchsorted(known[by_rank], subsets)]]
+    return jnp.asarray(total)
+
+
+def _ranks(n: int, size: int) -> np.ndarray:
+    return ranks_of_size(n, size) if size <= n else np.zeros(0, np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -71,19 +70,55 @@ def _zeta(dividends: jax.Array) -> jax.Array:
 
 Step = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
+LOWEST = 4
+"""Players whose pairs lie too close in memory for vectors: one small matrix product."""
+
+RADIX = 4
+"""Players per pass over the table."""
+
+BLOCK = 15
+"""Players whose table stays in cache; more are done block by block, then across blocks."""
+
 
 def butterfly(table: jax.Array, step: Step) -> jax.Array:
     """Apply ``step`` to every pair of coalitions that differ by one player, player by player.
 
+    Memory moves, not arithmetic, is what this costs; so several players are done per pass, and
+    all passes that fit are done on one block in cache before the next.
+
     Args:
         table: [..., 2**n].
-        step: maps the entries (without player i, with player i) to their new values.
+        step: linear; maps the entries (without player i, with player i) to their new values.
     """
     n = players_of_table(table.shape, "table")
-    return functools.reduce(functools.partial(_pass, step=step), range(n), table)
+    low = min(LOWEST, n)
+    matrix = _radix_pass(jnp.eye(1 << low, dtype=table.dtype), step, 0, low)
+
+    def within(block: jax.Array) -> jax.Array:
+        rows = block.reshape(*block.shape[:-1], -1, 1 << low)
+        block = jnp.matmul(rows, matrix, precision="highest").reshape(block.shape)
+        return _passes(block, step, low, min(n, BLOCK))
+
+    if n <= BLOCK:
+        return within(table)
+    blocks = jax.lax.map(within, table.reshape(-1, 1 << BLOCK))
+    return _passes(blocks.reshape(table.shape), step, BLOCK, n)
 
 
-def _pass(table: jax.Array, player: int, step: Step) -> jax.Array:
-    split = table.reshape(*table.shape[:-1], -1, 2, 1 << player)
-    without, with_ = step(split[..., 0, :], split[..., 1, :])
-    return jnp.stack([without, with_], axis=-2).reshape(table.shape)
+def _passes(table: jax.Array, step: Step, first: int, stop: int) -> jax.Array:
+    for player in range(first, stop, RADIX):
+        table = _radix_pass(table, step, player, min(RADIX, stop - player))
+    return table
+
+
+def _radix_pass(table: jax.Array, step: Step, player: int, count: int) -> jax.Array:
+    """The butterflies of ``count`` players from ``player`` on, in one fused loop."""
+    split = table.reshape(*table.shape[:-1], -1, 1 << count, 1 << player)
+    # lax.split, because its transpose is one concatenation; that of slices pads each of them.
+    parts = list(jax.lax.split(split, [1] * (1 << count), axis=split.ndim - 2))
+    for bit in range(count):
+        for rank in range(1 << count):
+            if not rank >> bit & 1:
+                with_ = rank | 1 << bit
+                parts[rank], parts[with_] = step(parts[rank], parts[with_])
+    return jnp.concatenate(parts, axis=-2).reshape(table.shape)
