@@ -122,4 +122,3 @@ def _of_value_function(
 def _interactions(table: jax.Array, index: str, order: int) -> Interactions:
     n = players_of_table(table.shape, "values")
     return Interactions(share_dividends(table, weight_table(index, order, n)), index, n)
-

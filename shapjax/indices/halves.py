@@ -8,21 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shapjax.coalitions.enumerate import ranks_of_size, sizes_of_ranks
+from shapjax.coalitions.enumerate import ranks_of_size
 from shapjax.core.checks import players_of_table
 from shapjax.transforms.moebius import superset_sums
 
 GROUP = 6
 """High players summed over per pass: 2**6 streams of memory are read at once."""
 
+IN_CACHE = 1 << 19
+"""Entries of the table that are weighted and contracted at a time, 4 MiB in float64."""
+
 
 class Halves:
-    """A table of coalitions as a matrix [2**high, 2**low], and its sums by size of either half.
+    """A table of coalitions as a matrix [2**high, 2**low], and sums of it over either half.
 
     A coalition is a pair (r, c) of its high and low players, and its size is that of r plus that
     of c. So what concerns low players alone needs only the columns summed over rows r of each
     size, and the other way round; only coalitions with players of both halves need the weighted
-    table itself, summed over the supersets of their high players first.
+    table itself, summed over the supersets of their low players first.
     """
 
     def __init__(self, table: jax.Array):
@@ -66,16 +69,38 @@ class Halves:
             of_high = _weighted(self.by_low_size, f, self.high)
             parts.append(superset_sums(of_high)[..., _small(self.high, size)])
             ranks.append(_small(self.high, size) << self.low)
-        mixed = _sums_over_supersets(self.matrix, size - 1, f) if size > 1 else []
-        for own, sums in enumerate(mixed[1:], start=1):
-            theirs = _small(self.low, size - own)
-            kept = superset_sums(sums)[..., theirs]
-            parts.append(kept.reshape(*kept.shape[:-2], -1))
-            ranks.append((_small(self.high, own)[:, None] << self.low | theirs).reshape(-1))
-        there = np.concatenate(ranks)
-        by_rank = np.argsort(there)
-        order = by_rank[np.searchsorted(there[by_rank], ranks_of_size(self.n, size))]
-        return jnp.concatenate(parts, axis=-1)[..., order]
+        for own in range(1, size):
+            theirs = _small(self.high, size - own)
+            sums = superset_sums(self._over_low_supersets(f, own))[..., theirs]
+            parts.append(sums.reshape(*sums.shape[:-2], -1))
+            ranks.append((_small(self.low, own)[:, None] | theirs << self.low).reshape(-1))
+        return jnp.concatenate(parts, axis=-1)[
+            ..., positions(ranks_of_size(self.n, size), np.concatenate(ranks))
+        ]
+
+    def _over_low_supersets(self, f: np.ndarray, size: int) -> jax.Array:
+        """Rows weighted by f, summed over supersets of low players, [..., C(low, size), 2**high]."""
+        small = _small(self.low, size)
+        holds = (np.arange(1 << self.low)[:, None] & small) == small
+        contains = jnp.asarray(holds, self.matrix.dtype)
+        by_size = np.arange(self.high + 1)[:, None] + _sizes(self.low)
+        weights = jnp.asarray(f[by_size], self.matrix.dtype)
+
+        def contract(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+            entries, row_size = row
+            return jnp.matmul(weights[row_size] * entries, contains, precision="highest")
+
+        rows = self.matrix.reshape(-1, 1 << self.low)
+        row_sizes = np.tile(_sizes(self.high), len(rows) >> self.high)
+        at_once = max(IN_CACHE >> self.low, 1)
+        sums = jax.lax.map(contract, (rows, jnp.asarray(row_sizes)), batch_size=at_once)
+        return sums.reshape(*self.matrix.shape[:-1], -1).swapaxes(-1, -2)
+
+
+def positions(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Where each wanted rank stands in a list of distinct ranks that holds them all."""
+    order = np.argsort(among)
+    return order[np.searchsorted(among[order], wanted)]
 
 
 def _weighted(by_size: jax.Array, f: np.ndarray, players: int) -> jax.Array:
@@ -97,59 +122,8 @@ def _sums_by_size(sums: jax.Array, count: int) -> jax.Array:
         return jnp.concatenate(classes, axis=-3)
     unpadded = [(0, 0)] * (sums.ndim - 3)
     return sum(
-        jnp.pad(part, [*unpadded, (s, count - s), (0, 0), (0, 0)])
-        for s, part in enumerate(classes)
+        jnp.pad(part, [*unpadded, (s, count - s), (0, 0), (0, 0)]) for s, part in enumerate(classes)
     )  # pyright: ignore[reportReturnType]
-
-
-def _sums_over_supersets(
-    matrix: jax.Array, degree: int, f: np.ndarray | None = None
-) -> list[jax.Array]:
-    """Sums over rows r that contain b, for every b of at most ``degree`` row players.
-
-    Args:
-        matrix: [..., 2**h, L].
-        degree: of the largest b.
-        f: weight of an entry (r, c) by the size of r and c together, float64 [n + 1]; None is 1.
-
-    Returns:
-        Per size 0..degree of b, [..., C(h, size), L], lexicographic.
-    """
-    high = matrix.shape[-2].bit_length() - 1
-    if f is None and degree == 0:
-        return [matrix.sum(axis=-2, keepdims=True)]
-    if high == 0:
-        return [matrix] + [matrix[..., :0, :]] * degree
-    count = min(GROUP, high)
-    rest = high - count
-    rows = _top(matrix[..., None, :, :], count)
-    if f is not None:
-        length = matrix.shape[-1] << rest
-        shape = (1 << rest, matrix.shape[-1])
-        by_size = [
-            _by_size(f[s:], length, matrix.dtype).reshape(shape) for s in range(count + 1)
-        ]
-        rows = [row * by_size[size] for row, size in zip(rows, _sizes(count), strict=True)]
-    found: list[list[tuple[np.ndarray, jax.Array]]] = [[] for _ in range(degree + 1)]
-    for own in range(min(degree, count) + 1):
-        mine = _small(count, own)
-        sums = jnp.concatenate(
-            [sum(rows[r] for r in range(1 << count) if r & b == b) for b in mine], axis=-3
-        )
-        for size, part in enumerate(_sums_over_supersets(sums, degree - own)):
-            ranks = mine[:, None] << rest | _small(rest, size)
-            found[own + size].append(
-                (ranks.reshape(-1), part.reshape(*part.shape[:-3], -1, part.shape[-1]))
-            )
-    return [_in_order(parts, high, size) for size, parts in enumerate(found)]
-
-
-def _in_order(parts: list[tuple[np.ndarray, jax.Array]], players: int, size: int) -> jax.Array:
-    """Rows of several families of coalitions, put into lexicographic order."""
-    there = np.concatenate([ranks for ranks, _ in parts])
-    by_rank = np.argsort(there)
-    order = by_rank[np.searchsorted(there[by_rank], _small(players, size))]
-    return jnp.concatenate([rows for _, rows in parts], axis=-2)[..., order, :]
 
 
 def _top(sums: jax.Array, count: int) -> list[jax.Array]:
@@ -159,13 +133,6 @@ def _top(sums: jax.Array, count: int) -> list[jax.Array]:
     # lax.split, because its transpose is one concatenation; that of slices pads each of them.
     slices = jax.lax.split(split, [1] * (1 << count), axis=split.ndim - 3)
     return [part.squeeze(axis=-3) for part in slices]
-
-
-def _by_size(f: np.ndarray, length: int, dtype: np.dtype) -> jax.Array:
-    """f by size of every rank below ``length``."""
-    # The barrier keeps the compiler from folding the whole table into the program.
-    sizes = jax.lax.optimization_barrier(sizes_of_ranks(length.bit_length() - 1))
-    return jnp.asarray(f, dtype)[sizes]
 
 
 def _sizes(players: int) -> np.ndarray:
