@@ -38,8 +38,10 @@ class Halves:
     @functools.cached_property
     def by_low_size(self) -> jax.Array:
         """Rows summed by size of their low players, [..., low + 1, 2**high]."""
-        one_hot = jnp.asarray(np.eye(self.low + 1)[_sizes(self.low)], self.matrix.dtype)
-        return jnp.matmul(self.matrix, one_hot, precision="highest").swapaxes(-1, -2)
+        # Size 0 is a column of its own, which leaves 12 columns at n = 24: whole registers.
+        one_hot = jnp.asarray(np.eye(self.low + 1)[_sizes(self.low), 1:], self.matrix.dtype)
+        others = jnp.matmul(self.matrix, one_hot, precision="highest")
+        return jnp.concatenate([self.matrix[..., :1], others], axis=-1).swapaxes(-1, -2)
 
     @functools.cached_property
     def by_high_size(self) -> jax.Array:
@@ -79,7 +81,7 @@ class Halves:
         ]
 
     def _over_low_supersets(self, f: np.ndarray, size: int) -> jax.Array:
-        """Rows weighted by f, summed over supersets of low players, [..., C(low, size), 2**high]."""
+        """Rows weighted by f, summed over low supersets, [..., C(low, size), 2**high]."""
         small = _small(self.low, size)
         holds = (np.arange(1 << self.low)[:, None] & small) == small
         contains = jnp.asarray(holds, self.matrix.dtype)
