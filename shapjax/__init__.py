@@ -16,6 +16,7 @@ from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.games.images import load_image
 from shapjax.games.similarity import SimilarityGame, similarity_game
+from shapjax.indices import sharded
 from shapjax.indices.exact import interactions, shapley_value
 from shapjax.transforms.moebius import moebius, zeta
 
@@ -40,6 +41,7 @@ __all__ = [
     "load_image",
     "moebius",
     "shapley_value",
+    "sharded",
     "similarity_game",
     "zeta",
 ]

@@ -91,6 +91,11 @@ def evaluate(
     return values
 
 
+def is_traceable(value_fn: ValueFunction, n_players: int) -> bool:
+    """Whether ``value_fn`` is a JAX function; may evaluate the empty coalition to find out."""
+    return _find_out(value_fn, np.zeros((1, n_players), bool))[0]
+
+
 def _jitted(value_fn: ValueFunction) -> Callable[[Any], Any]:
     game = value_fn if isinstance(value_fn, Partial) else Partial(value_fn)
     return lambda masks: _run(game, jnp.asarray(masks))

@@ -54,35 +54,35 @@ class Halves:
             sums = _sums_by_size(sums, count)
         return sums[..., 0, :]
 
-    def superset_sums(self, f: np.ndarray, size: int) -> jax.Array:
+    def superset_sums(self, f: np.ndarray | jax.Array, size: int) -> jax.Array:
         r"""Sums :math:`\sum_{T \supseteq B} f(|T|)\, v(T)` for all B of ``size`` players.
 
         Args:
-            f: float64 [n + 1], static.
+            f: float [n + 1].
             size: of B.
 
         Returns:
             [..., C(n, size)], lexicographic.
         """
         of_low = _weighted(self.by_high_size, f, self.low)
-        parts = [superset_sums(of_low)[..., _small(self.low, size)]]
-        ranks = [_small(self.low, size)]
+        parts = [superset_sums(of_low)[..., small_ranks(self.low, size)]]
+        ranks = [small_ranks(self.low, size)]
         if size:
             of_high = _weighted(self.by_low_size, f, self.high)
-            parts.append(superset_sums(of_high)[..., _small(self.high, size)])
-            ranks.append(_small(self.high, size) << self.low)
+            parts.append(superset_sums(of_high)[..., small_ranks(self.high, size)])
+            ranks.append(small_ranks(self.high, size) << self.low)
         for own in range(1, size):
-            theirs = _small(self.high, size - own)
+            theirs = small_ranks(self.high, size - own)
             sums = superset_sums(self._over_low_supersets(f, own))[..., theirs]
             parts.append(sums.reshape(*sums.shape[:-2], -1))
-            ranks.append((_small(self.low, own)[:, None] | theirs << self.low).reshape(-1))
+            ranks.append((small_ranks(self.low, own)[:, None] | theirs << self.low).reshape(-1))
         return jnp.concatenate(parts, axis=-1)[
-            ..., positions(ranks_of_size(self.n, size), np.concatenate(ranks))
+            ..., positions(small_ranks(self.n, size), np.concatenate(ranks))
         ]
 
-    def _over_low_supersets(self, f: np.ndarray, size: int) -> jax.Array:
+    def _over_low_supersets(self, f: np.ndarray | jax.Array, size: int) -> jax.Array:
         """Rows weighted by f, summed over low supersets, [..., C(low, size), 2**high]."""
-        small = _small(self.low, size)
+        small = small_ranks(self.low, size)
         holds = (np.arange(1 << self.low)[:, None] & small) == small
         contains = jnp.asarray(holds, self.matrix.dtype)
         by_size = np.arange(self.high + 1)[:, None] + _sizes(self.low)
@@ -105,7 +105,7 @@ def positions(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
     return order[np.searchsorted(among[order], wanted)]
 
 
-def _weighted(by_size: jax.Array, f: np.ndarray, players: int) -> jax.Array:
+def _weighted(by_size: jax.Array, f: np.ndarray | jax.Array, players: int) -> jax.Array:
     """Sums by size of the other half, [..., sizes, 2**players], weighted by whole size."""
     others = by_size.shape[-2]
     weight = f[np.arange(others)[:, None] + _sizes(players)]
@@ -141,5 +141,6 @@ def _sizes(players: int) -> np.ndarray:
     return np.bitwise_count(np.arange(1 << players)).astype(np.int64)
 
 
-def _small(players: int, size: int) -> np.ndarray:
+def small_ranks(players: int, size: int) -> np.ndarray:
+    """Ranks of all coalitions of one size, lexicographic; none where there are fewer players."""
     return ranks_of_size(players, size) if size <= players else np.zeros(0, np.int64)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shapjax.coalitions.enumerate import members_of_size, ranks_of_size, sizes_of_ranks
+from shapjax.coalitions.enumerate import sizes_of_ranks
 from shapjax.core.checks import players_of_table
-from shapjax.indices.halves import Halves, positions
+from shapjax.indices.blocks import over_subsets
+from shapjax.indices.halves import Halves, small_ranks
 from shapjax.indices.subset_weights import superset_weights, worth_weights
 from shapjax.transforms.moebius import moebius, superset_sums
 
@@ -41,7 +40,7 @@ def share_dividends(table: jax.Array, weights: np.ndarray) -> tuple[jax.Array, .
     n, order = players_of_table(table.shape, "values"), len(weights) - 1
     if order > HIGHEST_BY_SUPERSETS:
         return _by_dividends(table, weights)
-    counts = [len(_ranks(n, s)) for s in range(order + 1)]
+    counts = [len(small_ranks(n, s)) for s in range(order + 1)]
     if sum(counts) << n <= LARGEST_MATRIX:
         matrix = jnp.asarray(_matrix_of_weights(weights, n), table.dtype)
         flat = jnp.matmul(table, matrix, precision="highest")
@@ -51,7 +50,7 @@ def share_dividends(table: jax.Array, weights: np.ndarray) -> tuple[jax.Array, .
     coefficients = []
     for s in range(order + 1):
         sums = [_superset_sum(table, halves, f[s, b], b) for b in range(s + 1)]
-        coefficients.append(_over_subsets(sums, n, s))
+        coefficients.append(over_subsets(sums, n, s))
     return tuple(coefficients)
 
 
@@ -64,7 +63,7 @@ def _by_dividends(table: jax.Array, weights: np.ndarray) -> tuple[jax.Array, ...
         shares = dividends
         if row[s] != 1 or np.count_nonzero(row) > 1:
             shares = superset_sums(dividends * jnp.asarray(row, table.dtype)[sizes])
-        coefficients.append(shares[..., _ranks(n, s)])
+        coefficients.append(shares[..., small_ranks(n, s)])
     return tuple(coefficients)
 
 
@@ -75,7 +74,7 @@ def _matrix_of_weights(weights: np.ndarray, n: int) -> np.ndarray:
     columns = [
         gamma[s][np.bitwise_count(ranks), np.bitwise_count(ranks & own)]
         for s in range(len(weights))
-        for own in _ranks(n, s)
+        for own in small_ranks(n, s)
     ]
     return np.stack(columns, axis=1)
 
@@ -85,20 +84,4 @@ def _superset_sum(table: jax.Array, halves: Halves, f: np.ndarray, size: int) ->
     if f[size + 1 :].any():
         return halves.superset_sums(f, size)
     # B alone counts among its supersets, or nothing does.
-    return table[..., ranks_of_size(halves.n, size)] * f[size]
-
-
-def _over_subsets(sums: list[jax.Array], n: int, size: int) -> jax.Array:
-    """For every S of a size, the sum over its subsets B of what each B has, [..., C(n, size)]."""
-    members = members_of_size(n, size)
-    total: jax.Array | float = 0.0
-    for b, of_size in enumerate(sums):
-        known = ranks_of_size(n, b)
-        for places in itertools.combinations(range(size), b):
-            subsets = (1 << members[:, list(places)]).sum(axis=1, dtype=np.int64)
-            total = total + of_size[..., positions(subsets, known)]
-    return jnp.asarray(total)
-
-
-def _ranks(n: int, size: int) -> np.ndarray:
-    return ranks_of_size(n, size) if size <= n else np.zeros(0, np.int64)
+    return table[..., small_ranks(halves.n, size)] * f[size]
