@@ -64,14 +64,14 @@ class Settings:
 
     seed: int = 0
     measure_seed: int = 1000
-    steps: int = 1400
+    steps: int = 2000
     photograph_pairs: int = 12
     scene_pairs: int = 6
     gallery: int = 200
     peak_rate: float = 3e-3
     warmup: float = 0.05
     decay: float = 1e-4
-    temperature: float = 0.1
+    temperature: float = 0.05
     dense_temperature: float = 0.2
     dense_weight: float = 1.0
 
@@ -261,8 +261,8 @@ def run(settings: Settings, out: Path, log: Path) -> dict[str, Any]:
             name: _compared(measure(trained), measure(untrained)) for name, measure in suite.items()
         },
     }
-    log.write_text(json.dumps(record, indent=1) + "\n")
-    log.with_suffix(".md").write_text(report(record))
+    log.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    log.with_suffix(".md").write_text(report(record), encoding="utf-8")
     return record
 
 
