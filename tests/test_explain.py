@@ -78,15 +78,26 @@ def test_gram_sam_is_exact_to_sampling_error(second_order, first_order):
         z = error / np.asarray(found.standard_errors[order])
         assert np.mean(z**2) < 4
         assert np.abs(z).max() < 7
+        total = sum(c.sum() for c in found.coefficients)
+        whole = cosine_game(grams)(np.ones((1, 12), bool))[0]
+        np.testing.assert_allclose(total, whole, atol=1e-12)
         assert np.mean(error**2) < 1e-3 * np.var(np.asarray(exact.of_size(order)))
 
 
 def test_gram_sam_keeps_to_its_budget(second_order):
-    for budget in (25, 26, 100, 4999):
+    for budget in (26, 27, 100, 4999):
         found = gram_sam(second_order, budget=budget, key=jax.random.key(0))
         assert found.stats["evaluations"] <= budget
-    with pytest.raises(sj.ShapjaxError, match="at least 25"):
-        gram_sam(second_order, budget=24, key=jax.random.key(0))
+    with pytest.raises(sj.ShapjaxError, match="at least 26"):
+        gram_sam(second_order, budget=25, key=jax.random.key(0))
+
+
+def test_gram_sam_gives_a_dummy_nothing(x64):
+    rows = feature_rows(4, 2, 3).at[3].set(0)  # player 2 looks like its background
+    grams = gram_matrices(rows, feature_rows(5, 2, 3))
+    found = gram_sam(grams, budget=2000, key=jax.random.key(0))
+    np.testing.assert_allclose(found.pairs[2], 0, atol=1e-14)
+    np.testing.assert_allclose(found.singles[2], 0, atol=1e-14)
 
 
 def test_sam_is_exact_for_the_dot_game(second_order, first_order):

@@ -46,7 +46,7 @@ def gram_sam(
         progress: called with (coalitions done, coalitions in all).
 
     Returns:
-        Interactions with standard errors; ``stats["evaluations"]`` coalitions were used.
+        Efficient interactions with standard errors; ``stats["evaluations"]`` coalitions were used.
 
     Raises:
         ShapjaxError: the budget is below two samples per node.
@@ -55,7 +55,7 @@ def gram_sam(
     """
     n = grams.n_query + grams.n_retrieved
     order = 2 if grams.n_query and grams.n_retrieved else 1
-    exact = n + 1 if order == 2 else 1
+    exact = n + 2 if order == 2 else 2
     budget = whole_number(budget, "budget", low=0)
     # The expected derivative is a polynomial in p of degree below n: so many nodes are exact.
     nodes = min(NODES, -(-n // 2))
@@ -72,11 +72,12 @@ def gram_sam(
         if progress is not None:
             jax.block_until_ready(sampled[-1])
             progress(done * nodes * samples, groups * nodes * samples)
-    top = jnp.stack(sampled)
-    error = top.std(axis=0, ddof=1) / groups**0.5
-    known = _lower(grams)[:order]
+    error = jnp.stack(sampled).std(axis=0, ddof=1) / groups**0.5
+    empty, singles, grand = _exact_worths(grams)
+    known = (empty,) if order == 1 else (empty, singles)
+    top = _efficient(sum(sampled) / groups, error, grand - sum(x.sum() for x in known))
     return Interactions(
-        (*known, top.mean(axis=0)),
+        (*known, top),
         "SV" if order == 1 else "STII",
         n,
         (*(jnp.zeros_like(x) for x in known), error),
@@ -85,12 +86,22 @@ def gram_sam(
 
 
 @jax.jit
-def _lower(grams: Grams) -> tuple[jax.Array, jax.Array]:
-    """The exact dividends of the empty coalition, [1], and of the players alone, [n]."""
+def _exact_worths(grams: Grams) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The dividends of the empty coalition, [1], and of the players alone, [n]; v(N)."""
     n = grams.n_query + grams.n_retrieved
-    masks = jnp.concatenate([jnp.zeros((1, n), bool), jnp.eye(n, dtype=bool)])
-    worth = cosine_game(grams)(masks)
-    return worth[:1], worth[1:] - worth[0]
+    ends = jnp.stack([jnp.zeros(n, bool), jnp.ones(n, bool)])
+    worth = cosine_game(grams)(jnp.concatenate([ends, jnp.eye(n, dtype=bool)]))
+    return worth[:1], worth[2:] - worth[0], worth[1]
+
+
+def _efficient(top: jax.Array, error: jax.Array, total: jax.Array) -> jax.Array:
+    """``top`` moved onto the plane where it sums to ``total``, in the metric of its errors.
+
+    The truth lies on that plane, so the estimate only gains; a term without error stays put.
+    """
+    variance = error**2
+    share = variance / jnp.maximum(variance.sum(), jnp.finfo(top.dtype).tiny)
+    return top + (total - top.sum()) * share
 
 
 @functools.partial(jax.jit, static_argnames=("nodes", "samples", "order"))
