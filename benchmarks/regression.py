@@ -10,13 +10,13 @@ reference for the error and the time. Timings are medians of three warm runs.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tables import print_records
 
 from shapjax.coalitions.enumerate import members_of_size
 from shapjax.estimators.regression import Fit, fit_eliminated
@@ -46,7 +46,7 @@ def dense_pairs(free: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.linalg.solve(system, np.append(right, grand - empty - singles.sum()))[:-1]
 
 
-def timed(function) -> tuple[Fit, float, float]:  # noqa: ANN001
+def timed(function) -> tuple[Fit, float, float]:
     """Result, median of three warm runs and the first run, seconds."""
     seconds = []
     for _ in range(4):
@@ -90,13 +90,7 @@ def main() -> None:
     for record, found in zip(records, pairs.values(), strict=False):
         error = np.linalg.norm(found - reference) / np.linalg.norm(reference)
         record["relative difference"] = float(f"{error:.2g}")
-    if options.json:
-        print(json.dumps(records, indent=2))
-        return
-    names = list(records[0])
-    print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
-    for record in records:
-        print("| " + " | ".join(str(record.get(name, "")) for name in names) + " |")
+    print_records(records, as_json=options.json)
 
 
 if __name__ == "__main__":

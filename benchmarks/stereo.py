@@ -12,10 +12,10 @@ cells that would count.
 from __future__ import annotations
 
 import argparse
-import json
 
 import numpy as np
 from skimage import data
+from tables import print_records
 
 import shapjax as sj
 
@@ -81,13 +81,7 @@ def main() -> None:
                     "seconds": round(found.seconds, 1),
                 }
             )
-    if options.json:
-        print(json.dumps(records, indent=2))
-        return
-    names = list(records[0])
-    print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
-    for record in records:
-        print("| " + " | ".join(str(record[name]) for name in names) + " |")
+    print_records(records, as_json=options.json)
 
 
 if __name__ == "__main__":

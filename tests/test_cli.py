@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_unusual_pictures_are_explained(tmp_path, pair):
 def failing(tmp_path, pair):
     """(arguments, what the sentence must mention)."""
     (tmp_path / "text.png").write_text("not a picture")
-    (tmp_path / "cut.jpg").write_bytes(open(pair[1], "rb").read()[:700])
+    (tmp_path / "cut.jpg").write_bytes(Path(pair[1]).read_bytes()[:700])
     (tmp_path / "bomb.png").write_bytes(png_header_only(20_000, 10_000))
     (tmp_path / "file").write_text("")
     (tmp_path / "w.npz").write_bytes(b"nonsense")

@@ -117,17 +117,13 @@ def test_feature_game_is_the_network_s(tiny, pictures):
     maps = []
     for picture in pictures:
         resized = tiny.resize(sj.load_image(picture), fit="stretch")
-        for rgb in (resized, background("blur", resized, tiny)):
-            maps.append(np.asarray(tiny.features(tiny.normalise(rgb)[None])[0]))
+        both = np.stack([resized, background("blur", resized, tiny)])
+        maps += list(np.asarray(tiny.features(tiny.normalise(both))))
     x, a, y, b = maps
     masks = rng.random((10, 128)) < rng.random((10, 1))
-    expected = [
-        cosine(masked_pooling(x, a, m[:64]), masked_pooling(y, b, m[64:])) for m in masks
-    ]
+    expected = [cosine(masked_pooling(x, a, m[:64]), masked_pooling(y, b, m[64:])) for m in masks]
     np.testing.assert_allclose(game.value_fn(masks), expected, rtol=2e-5)
-    np.testing.assert_allclose(
-        game.similarity, cosine(x.mean((0, 1)), y.mean((0, 1))), rtol=1e-5
-    )
+    np.testing.assert_allclose(game.similarity, cosine(x.mean((0, 1)), y.mean((0, 1))), rtol=1e-5)
 
 
 @pytest.mark.parametrize("masked", ["both", "query", "retrieved"])

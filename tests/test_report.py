@@ -15,9 +15,9 @@ from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from shapjax.core.errors import ShapjaxError
+from shapjax.core.files import printable
 from shapjax.report.colors import COLORS, paint, scale_limit, signed
 from shapjax.report.figures import save_correspondence, save_heat_map, spread_parts
-from shapjax.core.files import printable
 from shapjax.report.page import write_page
 
 QUERY, RETRIEVED = cases.pictures()

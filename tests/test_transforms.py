@@ -118,5 +118,5 @@ def test_value_functions_are_enumerated():
     found = sj.interactions(lambda masks: (masks @ weights) ** 2, n_players=3)
     assert found.pairs.dtype == np.float64
     np.testing.assert_allclose(found.pairs, 2 * np.outer(weights, weights) * (1 - np.eye(3)))
-    with pytest.raises(sj.MemoryRefused, match="needs .* available"):
+    with pytest.raises(sj.MemoryRefused, match=r"needs .* available"):
         sj.interactions(lambda masks: masks.sum(1), n_players=60)

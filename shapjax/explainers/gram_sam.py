@@ -72,10 +72,11 @@ def gram_sam(
         if progress is not None:
             jax.block_until_ready(sampled[-1])
             progress(done * nodes * samples, groups * nodes * samples)
-    error = jnp.stack(sampled).std(axis=0, ddof=1) / groups**0.5
+    estimates = jnp.stack(sampled)
+    error = estimates.std(axis=0, ddof=1) / groups**0.5
     empty, singles, grand = _exact_worths(grams)
     known = (empty,) if order == 1 else (empty, singles)
-    top = _efficient(sum(sampled) / groups, error, grand - sum(x.sum() for x in known))
+    top = _efficient(estimates.mean(axis=0), error, grand - sum(x.sum() for x in known))
     return Interactions(
         (*known, top),
         "SV" if order == 1 else "STII",
@@ -133,22 +134,33 @@ class _Toggles(NamedTuple):
         root: inverse norm of the side afterwards, float [2, B, n].
         square: squared norm of the side as it is, float [B, 1].
         slope: derivative of the squared norm in each player's mask, float [B, n].
+        dot_slope: derivative of the dot product in each player's mask, float [B, n].
     """
 
     step: jax.Array
     root: jax.Array
     square: jax.Array
     slope: jax.Array
+    dot_slope: jax.Array
 
 
-def _toggles(z: jax.Array, gram: jax.Array) -> _Toggles:
+def _around(grams: Grams, masks: jax.Array) -> tuple[_Toggles, _Toggles, jax.Array]:
+    """Toggles of the query and of the retrieved picture around coalitions; dot products [B, 1]."""
+    zq, zr = with_background(masks, grams)
+    image = zq @ grams.qr
+    query = _toggles(zq, grams.qq, (zr @ grams.qr.T)[:, 1:])
+    retrieved = _toggles(zr, grams.rr, image[:, 1:])
+    return query, retrieved, (image * zr).sum(axis=1, keepdims=True)
+
+
+def _toggles(z: jax.Array, gram: jax.Array, dot_slope: jax.Array) -> _Toggles:
     """Toggles of one side from masks with the background's one in front, float [B, 1 + n]."""
     image = z @ gram
     square = (image * z).sum(axis=1, keepdims=True)
     slope = 2 * image[:, 1:]
     step = jnp.stack([-z[:, 1:], 1 - z[:, 1:]])
     root = inverse_root(square + step * slope + step**2 * jnp.diagonal(gram)[1:])
-    return _Toggles(step, root, square, slope)
+    return _Toggles(step, root, square, slope, dot_slope)
 
 
 def single_derivatives(grams: Grams, masks: jax.Array) -> jax.Array:
@@ -158,21 +170,13 @@ def single_derivatives(grams: Grams, masks: jax.Array) -> jax.Array:
         grams: of the pair.
         masks: Boolean [B, n].
     """
-    zq, zr = with_background(masks, grams)
-    query, retrieved = _toggles(zq, grams.qq), _toggles(zr, grams.rr)
-    image = zq @ grams.qr
-    dots = (image * zr).sum(axis=1, keepdims=True)
+    query, retrieved, dots = _around(grams, masks)
 
-    def side(own: _Toggles, other: _Toggles, slopes: jax.Array) -> jax.Array:
-        worth = (dots + own.step * slopes) * own.root * inverse_root(other.square)
+    def side(own: _Toggles, other: _Toggles) -> jax.Array:
+        worth = (dots + own.step * own.dot_slope) * own.root * inverse_root(other.square)
         return (worth[1] - worth[0]).sum(axis=0)
 
-    return jnp.concatenate(
-        [
-            side(query, retrieved, zr @ grams.qr.T[:, 1:]),
-            side(retrieved, query, image[:, 1:]),
-        ]
-    )
+    return jnp.concatenate([side(query, retrieved), side(retrieved, query)])
 
 
 def pair_derivatives(grams: Grams, masks: jax.Array) -> jax.Array:
@@ -185,25 +189,16 @@ def pair_derivatives(grams: Grams, masks: jax.Array) -> jax.Array:
         grams: of the pair.
         masks: Boolean [B, n].
     """
-    zq, zr = with_background(masks, grams)
-    query, retrieved = _toggles(zq, grams.qq), _toggles(zr, grams.rr)
-    image = zq @ grams.qr
-    dots = (image * zr).sum(axis=1, keepdims=True)
-    slopes_q, slopes_r = zr @ grams.qr.T[:, 1:], image[:, 1:]
-    cross = _cross_pairs(query, retrieved, dots, slopes_q, slopes_r, grams.qr[1:, 1:])
-    within_q = _same_side_pairs(query, dots, slopes_q, inverse_root(retrieved.square), grams.qq)
-    within_r = _same_side_pairs(retrieved, dots, slopes_r, inverse_root(query.square), grams.rr)
+    query, retrieved, dots = _around(grams, masks)
+    cross = _cross_pairs(query, retrieved, dots, grams.qr[1:, 1:])
+    within_q = _same_side_pairs(query, retrieved, dots, grams.qq[1:, 1:])
+    within_r = _same_side_pairs(retrieved, query, dots, grams.rr[1:, 1:])
     matrix = jnp.block([[within_q, cross], [cross.T, within_r]])
     return matrix[np.triu_indices(len(matrix), 1)]
 
 
 def _cross_pairs(
-    query: _Toggles,
-    retrieved: _Toggles,
-    dots: jax.Array,
-    slopes_q: jax.Array,
-    slopes_r: jax.Array,
-    gram: jax.Array,
+    query: _Toggles, retrieved: _Toggles, dots: jax.Array, gram: jax.Array
 ) -> jax.Array:
     """Pairs of a query and a retrieved player, [nq, nr].
 
@@ -220,30 +215,30 @@ def _cross_pairs(
     step_r = alternate(retrieved.step * retrieved.root)
     return (
         (dots * root_q).T @ root_r
-        + (slopes_q * step_q).T @ root_r
-        + root_q.T @ (slopes_r * step_r)
+        + (query.dot_slope * step_q).T @ root_r
+        + root_q.T @ (retrieved.dot_slope * step_r)
         + gram * (step_q.T @ step_r)
     )
 
 
 def _same_side_pairs(
-    side: _Toggles, dots: jax.Array, slopes: jax.Array, other_root: jax.Array, gram: jax.Array
+    side: _Toggles, other: _Toggles, dots: jax.Array, gram: jax.Array
 ) -> jax.Array:
     """Pairs of players of one side, [n, n]; the other side's norm does not move.
 
     Coalition by coalition: their [n, n] corners stay in cache, five times faster than one
     reduction over a [B, n, n] array.
     """
-    inner = gram[1:, 1:]
+    other_root = inverse_root(other.square)
     # What a switch adds to the dot product (over the other side's norm) and to the own norm.
-    dot_change = side.step * slopes * other_root
-    square_change = side.step * side.slope + side.step**2 * jnp.diagonal(inner)
+    dot_change = side.step * side.dot_slope * other_root
+    square_change = side.step * side.slope + side.step**2 * jnp.diagonal(gram)
 
     def add(total: jax.Array, coalition: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         dot, square, step, dot_step, square_step = coalition
 
         def corner(first: int, second: int) -> jax.Array:
-            both = 2 * step[first][:, None] * step[second][None, :] * inner
+            both = 2 * step[first][:, None] * step[second][None, :] * gram
             norm = square + square_step[first][:, None] + square_step[second][None, :] + both
             worth = dot + dot_step[first][:, None] + dot_step[second][None, :]
             return worth * inverse_root(norm)
@@ -253,4 +248,4 @@ def _same_side_pairs(
 
     by_coalition = [x.swapaxes(0, 1) for x in (side.step, dot_change, square_change)]
     steps = (dots * other_root, side.square, *by_coalition)
-    return jax.lax.scan(add, jnp.zeros_like(inner), steps)[0]
+    return jax.lax.scan(add, jnp.zeros_like(gram), steps)[0]
