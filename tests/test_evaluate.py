@@ -74,6 +74,14 @@ def test_games_that_differ_in_data_share_one_trace():
     assert len(traces) == 1
 
 
+def test_float64_data_of_a_traced_game_is_not_rounded():
+    game = jax.tree_util.Partial(lambda data, rows: rows @ data, weights)
+    with pytest.raises(sj.DtypeError, match="data is float64"):
+        sj.evaluate(game, masks)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(sj.evaluate(game, masks), masks @ weights, rtol=1e-14)
+
+
 def test_progress_reaches_the_end():
     calls = []
     sj.evaluate(

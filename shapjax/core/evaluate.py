@@ -62,6 +62,7 @@ def evaluate(
 
     Raises:
         ValueFunctionError: it returned the wrong shape or type, NaN or infinity.
+        DtypeError: a ``Partial`` carries float64 data while JAX's 64-bit mode is off.
     """
     chunk_size = whole_number(chunk_size, "chunk_size", low=1)
     total = len(masks)
@@ -93,6 +94,9 @@ def evaluate(
 
 def _jitted(value_fn: ValueFunction) -> Callable[[Any], Any]:
     game = value_fn if isinstance(value_fn, Partial) else Partial(value_fn)
+    for leaf in jax.tree.leaves(game):
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f":
+            float_array(leaf, "the value function's data")
     return lambda masks: _run(game, jnp.asarray(masks))
 
 
