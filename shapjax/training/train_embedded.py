@@ -64,14 +64,14 @@ class Settings:
 
     seed: int = 0
     measure_seed: int = 1000
-    steps: int = 2000
+    steps: int = 1400
     photograph_pairs: int = 12
     scene_pairs: int = 6
     gallery: int = 200
     peak_rate: float = 3e-3
     warmup: float = 0.05
     decay: float = 1e-4
-    temperature: float = 0.05
+    temperature: float = 0.1
     dense_temperature: float = 0.2
     dense_weight: float = 1.0
 
