@@ -21,8 +21,8 @@ def share_marginals(table: jax.Array, weights: np.ndarray) -> tuple[jax.Array, .
 
     Args:
         table: worth of every coalition, float [..., 2**n].
-        weights: p(s, t), float64 [k+1, n+1], of which s = 0 is not used; static (made at trace
-            time).
+        weights: p(s, t), float64 or fractions [k+1, n+1], of which s = 0 is not used; static
+            (made at trace time).
 
     Returns:
         Per size s = 0..k, float [..., C(n, s)], lexicographic.
@@ -31,7 +31,7 @@ def share_marginals(table: jax.Array, weights: np.ndarray) -> tuple[jax.Array, .
     sizes = sizes_of_ranks(n)
     complements = table[..., ::-1]
     coefficients = [jnp.zeros_like(table[..., :1])]
-    for s, row in enumerate(weights[1:], start=1):
+    for s, row in enumerate(weights[1:].astype(np.float64), start=1):
         joins = np.zeros(n + 1)
         joins[s:] = row[: max(n + 1 - s, 0)]
         leaves = row[::-1]
