@@ -16,12 +16,15 @@ from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.games.images import load_image
 from shapjax.games.similarity import SimilarityGame, similarity_game
+from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.exact import interactions, shapley_value
+from shapjax.indices.rows import index_names
 from shapjax.transforms.moebius import moebius, zeta
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CardinalIndex",
     "DtypeError",
     "Explanation",
     "ImageError",
@@ -36,6 +39,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "explain",
+    "index_names",
     "interactions",
     "load_image",
     "moebius",

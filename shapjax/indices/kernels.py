@@ -31,7 +31,7 @@ def share_dividends(table: jax.Array, weights: np.ndarray) -> tuple[jax.Array, .
     coefficients = []
     for s, row in enumerate(weights):
         shares = dividends
-        if row[s] != 1 or np.count_nonzero(row) > 1:
+        if s > n or row[s] != 1 or np.count_nonzero(row) > 1:
             shares = superset_sums(dividends * jnp.asarray(row, table.dtype)[sizes])
         coefficients.append(shares[..., ranks_of_size(n, s) if s <= n else []])
     return tuple(coefficients)
