@@ -194,9 +194,9 @@ def test_batches_jit_vmap_grad_and_precision(value):
     assert whole.shape == (2, 3, 4)
     np.testing.assert_allclose(whole[1, 2], value(values[1, 2]), atol=1e-14)
     np.testing.assert_allclose(jax.jit(value)(values), whole, atol=1e-14)
-    np.testing.assert_allclose(jax.vmap(value)(values), whole, atol=1e-14)
+    np.testing.assert_allclose(jax.jit(jax.vmap(value))(values), whole, atol=1e-14)
     # Linear in the values: the Jacobian applied to them gives the value back.
-    jacobian = jax.jacrev(value)(values[0, 0])
+    jacobian = jax.jit(jax.jacrev(value))(values[0, 0])
     np.testing.assert_allclose(jacobian @ values[0, 0], whole[0, 0], atol=1e-13)
     with jax.enable_x64(False):
         single = value(values.astype(np.float32))
@@ -208,7 +208,7 @@ def test_batches_jit_vmap_grad_and_precision(value):
 
 def test_weights_have_a_gradient():
     values, weights, step = random_values(3), np.array([1.0, 2.0, 0.7]), 1e-6
-    slope = jax.jacrev(lambda w: sj.weighted_shapley_value(values, w))(weights)
+    slope = jax.jit(jax.jacrev(lambda w: sj.weighted_shapley_value(values, w)))(weights)
     for p, e in enumerate(np.eye(3)):
         up = sj.weighted_shapley_value(values, weights + step * e)
         down = sj.weighted_shapley_value(values, weights - step * e)

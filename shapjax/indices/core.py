@@ -105,7 +105,7 @@ def least_core(values: Any) -> LeastCore:
         MemoryRefused: the working tables do not fit into memory.
 
     Cost: depends on the game: linear programs of some hundreds of rows where few coalitions
-    matter, of up to half of all 2**n where many nearly do (some seconds at n = 14).
+    matter, of up to half of all 2**n where many nearly do (ten seconds at n = 14).
 
     Source: Maschler, Peleg and Shapley 1979; the egalitarian choice, Yan and Procaccia 2021.
     """
