@@ -81,6 +81,10 @@ def random_games():
     games += [draw.integers(0, 4, 1 << n).astype(float) for n in (3, 4, 5, 6)]
     games += [weighted_voting(9, np.array([5, 4, 3, 2, 2, 1]))]
     games += [bankruptcy(17.0, np.array([3.0, 5.0, 8.0, 8.0, 11.0]))]
+    for n in (3, 4, 5, 6):  # many coalitions tie in these
+        games += [draw.integers(0, 3, 1 << n).astype(float)]
+        games += [weighted_voting(int(draw.integers(3, 12)), draw.integers(1, 5, n))]
+        games += [bankruptcy(float(draw.integers(1, 30)), draw.integers(1, 12, n).astype(float))]
     convex = masks_of(6) @ draw.uniform(0, 1, 6)
     return [*games, convex**2, np.zeros(16), masks_of(4) @ [1.0, 2, 3, 4]]
 
