@@ -1,6 +1,7 @@
 """shapjax: fair credit assignment for similarity models."""
 
 from shapjax import backbones
+from shapjax.coalitions import families
 from shapjax.core.errors import (
     DtypeError,
     ImageError,
@@ -17,16 +18,25 @@ from shapjax.explainers.explanation import Explanation
 from shapjax.games.images import load_image
 from shapjax.games.similarity import SimilarityGame, similarity_game
 from shapjax.indices import sharded
+from shapjax.indices.cardinal import CardinalIndex
+from shapjax.indices.core import CoreCheck, LeastCore, in_core, least_core, nucleolus
 from shapjax.indices.exact import interactions, shapley_value
+from shapjax.indices.jagged import jagged
+from shapjax.indices.rows import index_names
+from shapjax.indices.structured import myerson_value, owen_value, weighted_shapley_value
+from shapjax.transforms import sharing
 from shapjax.transforms.moebius import moebius, zeta
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CardinalIndex",
+    "CoreCheck",
     "DtypeError",
     "Explanation",
     "ImageError",
     "Interactions",
+    "LeastCore",
     "MemoryRefused",
     "ShapjaxError",
     "SimilarityGame",
@@ -37,11 +47,21 @@ __all__ = [
     "estimate",
     "evaluate",
     "explain",
+    "families",
+    "in_core",
+    "index_names",
     "interactions",
+    "jagged",
+    "least_core",
     "load_image",
     "moebius",
+    "myerson_value",
+    "nucleolus",
+    "owen_value",
     "shapley_value",
     "sharded",
+    "sharing",
     "similarity_game",
+    "weighted_shapley_value",
     "zeta",
 ]

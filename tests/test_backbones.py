@@ -306,6 +306,7 @@ def squeezenet_in_torch(weights, x):
     return x, layer(x, "classifier.1").mean(dim=(2, 3))
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("form", ["zip", "legacy"])
 def test_squeezenet_against_torch_through_a_saved_file(tmp_path, form):
     torch = pytest.importorskip("torch", reason="torch is not installed")

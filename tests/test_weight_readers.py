@@ -278,6 +278,7 @@ def test_arrays_in_memory():
     assert result["a"].dtype == ml_dtypes.bfloat16
 
 
+@pytest.mark.peers
 def test_torch_tensors_in_memory():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     parameter = torch.nn.Parameter(torch.ones(2, 3))
@@ -287,6 +288,7 @@ def test_torch_tensors_in_memory():
         read_weights({"a": torch.empty(2, device="meta")})
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("form", ["zip", "legacy"])
 def test_what_torch_itself_saves(tmp_path, form):
     torch = pytest.importorskip("torch", reason="torch is not installed")

@@ -62,6 +62,7 @@ def evaluate(
 
     Raises:
         ValueFunctionError: it returned the wrong shape or type, NaN or infinity.
+        DtypeError: a ``Partial`` carries float64 data while JAX's 64-bit mode is off.
     """
     chunk_size = whole_number(chunk_size, "chunk_size", low=1)
     total = len(masks)
@@ -98,6 +99,9 @@ def is_traceable(value_fn: ValueFunction, n_players: int) -> bool:
 
 def _jitted(value_fn: ValueFunction) -> Callable[[Any], Any]:
     game = value_fn if isinstance(value_fn, Partial) else Partial(value_fn)
+    for leaf in jax.tree.leaves(game):
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f":
+            float_array(leaf, "the value function's data")
     return lambda masks: _run(game, jnp.asarray(masks))
 
 
@@ -108,23 +112,30 @@ def _plain(value_fn: ValueFunction) -> Callable[[Any], Any]:
 def _find_out(value_fn: ValueFunction, masks: Any) -> tuple[bool, list[Any]]:
     """Whether JAX can trace ``value_fn``, and the values of the rows spent on finding out.
 
-    A NumPy function made of operators alone traces too, but JAX would round its float64
-    constants while the 64-bit mode is off; so what it returns for NumPy input decides. The rows
-    tried are kept, so nothing is evaluated twice.
+    What it returns for NumPy input decides, before a tracer ever meets it: a Python function
+    must not see masks that it would count or send away, and a NumPy function made of operators
+    alone would trace, but JAX would round its float64 constants while the 64-bit mode is off.
+    The row tried is kept, so nothing is evaluated twice.
     """
     if isinstance(value_fn, Partial) or hasattr(value_fn, "lower"):
         return True, []
     try:
-        jax.eval_shape(value_fn, jax.ShapeDtypeStruct((2, masks.shape[1]), jnp.bool_))
-    except Exception:  # a stranger's function may fail in any way when it meets a tracer
-        return False, []
-    try:
         values = value_fn(np.asarray(masks[:1]))
-    except Exception:  # it wants JAX arrays
-        return True, []
-    if isinstance(values, jax.Array):
+    except Exception:
+        if _traces(value_fn, masks.shape[1]):  # it wants JAX arrays
+            return True, []
+        raise
+    if isinstance(values, jax.Array) and _traces(value_fn, masks.shape[1]):
         return True, [_checked(values, 1)]
     return False, [_checked(np.asarray(values), 1)]
+
+
+def _traces(value_fn: ValueFunction, n_players: int) -> bool:
+    try:
+        jax.eval_shape(value_fn, jax.ShapeDtypeStruct((2, n_players), jnp.bool_))
+    except Exception:  # a stranger's function may fail in any way when it meets a tracer
+        return False
+    return True
 
 
 def _checked(values: Any, rows: int) -> Any:

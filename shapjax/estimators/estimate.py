@@ -34,6 +34,8 @@ METHODS: dict[str, Sampler] = {
 
 CONSTRAINTS = ("eliminate", "weight")
 
+INDICES = ("STII", "SV")
+
 
 def estimate(
     value_fn: ValueFunction,
@@ -81,7 +83,12 @@ def estimate(
     Source: Hamilton et al. 2022, section 5.2; Lundberg & Lee 2017 for order 1.
     """
     n = whole_number(n_players, "n_players", low=1)
-    index, order = index_and_order(index, order, n)
+    if index not in INDICES:
+        raise ShapjaxError(
+            f"index is {index!r}, but only {' and '.join(INDICES)} can be estimated; "
+            "shapjax.interactions computes the others exactly."
+        )
+    order = index_and_order(index, order, n)[1]
     sampler = METHODS[one_of(method, tuple(METHODS), "method")]
     one_of(constraints, CONSTRAINTS, "constraints")
     if order > 2:

@@ -46,7 +46,7 @@ def gram_sam(
         progress: called with (coalitions done, coalitions in all).
 
     Returns:
-        Interactions with standard errors; ``stats["evaluations"]`` coalitions were used.
+        Efficient interactions with standard errors; ``stats["evaluations"]`` coalitions were used.
 
     Raises:
         ShapjaxError: the budget is below two samples per node.
@@ -55,7 +55,7 @@ def gram_sam(
     """
     n = grams.n_query + grams.n_retrieved
     order = 2 if grams.n_query and grams.n_retrieved else 1
-    exact = n + 1 if order == 2 else 1
+    exact = n + 2 if order == 2 else 2
     budget = whole_number(budget, "budget", low=0)
     # The expected derivative is a polynomial in p of degree below n: so many nodes are exact.
     nodes = min(NODES, -(-n // 2))
@@ -72,11 +72,13 @@ def gram_sam(
         if progress is not None:
             jax.block_until_ready(sampled[-1])
             progress(done * nodes * samples, groups * nodes * samples)
-    top = jnp.stack(sampled)
-    error = top.std(axis=0, ddof=1) / groups**0.5
-    known = _lower(grams)[:order]
+    estimates = jnp.stack(sampled)
+    error = estimates.std(axis=0, ddof=1) / groups**0.5
+    empty, singles, grand = _exact_worths(grams)
+    known = (empty,) if order == 1 else (empty, singles)
+    top = _efficient(estimates.mean(axis=0), error, grand - sum(x.sum() for x in known))
     return Interactions(
-        (*known, top.mean(axis=0)),
+        (*known, top),
         "SV" if order == 1 else "STII",
         n,
         (*(jnp.zeros_like(x) for x in known), error),
@@ -85,12 +87,22 @@ def gram_sam(
 
 
 @jax.jit
-def _lower(grams: Grams) -> tuple[jax.Array, jax.Array]:
-    """The exact dividends of the empty coalition, [1], and of the players alone, [n]."""
+def _exact_worths(grams: Grams) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The dividends of the empty coalition, [1], and of the players alone, [n]; v(N)."""
     n = grams.n_query + grams.n_retrieved
-    masks = jnp.concatenate([jnp.zeros((1, n), bool), jnp.eye(n, dtype=bool)])
-    worth = cosine_game(grams)(masks)
-    return worth[:1], worth[1:] - worth[0]
+    ends = jnp.stack([jnp.zeros(n, bool), jnp.ones(n, bool)])
+    worth = cosine_game(grams)(jnp.concatenate([ends, jnp.eye(n, dtype=bool)]))
+    return worth[:1], worth[2:] - worth[0], worth[1]
+
+
+def _efficient(top: jax.Array, error: jax.Array, total: jax.Array) -> jax.Array:
+    """``top`` moved onto the plane where it sums to ``total``, in the metric of its errors.
+
+    The truth lies on that plane, so the estimate only gains; a term without error stays put.
+    """
+    variance = error**2
+    share = variance / jnp.maximum(variance.sum(), jnp.finfo(top.dtype).tiny)
+    return top + (total - top.sum()) * share
 
 
 @functools.partial(jax.jit, static_argnames=("nodes", "samples", "order"))
@@ -122,22 +134,33 @@ class _Toggles(NamedTuple):
         root: inverse norm of the side afterwards, float [2, B, n].
         square: squared norm of the side as it is, float [B, 1].
         slope: derivative of the squared norm in each player's mask, float [B, n].
+        dot_slope: derivative of the dot product in each player's mask, float [B, n].
     """
 
     step: jax.Array
     root: jax.Array
     square: jax.Array
     slope: jax.Array
+    dot_slope: jax.Array
 
 
-def _toggles(z: jax.Array, gram: jax.Array) -> _Toggles:
+def _around(grams: Grams, masks: jax.Array) -> tuple[_Toggles, _Toggles, jax.Array]:
+    """Toggles of the query and of the retrieved picture around coalitions; dot products [B, 1]."""
+    zq, zr = with_background(masks, grams)
+    image = zq @ grams.qr
+    query = _toggles(zq, grams.qq, (zr @ grams.qr.T)[:, 1:])
+    retrieved = _toggles(zr, grams.rr, image[:, 1:])
+    return query, retrieved, (image * zr).sum(axis=1, keepdims=True)
+
+
+def _toggles(z: jax.Array, gram: jax.Array, dot_slope: jax.Array) -> _Toggles:
     """Toggles of one side from masks with the background's one in front, float [B, 1 + n]."""
     image = z @ gram
     square = (image * z).sum(axis=1, keepdims=True)
     slope = 2 * image[:, 1:]
     step = jnp.stack([-z[:, 1:], 1 - z[:, 1:]])
     root = inverse_root(square + step * slope + step**2 * jnp.diagonal(gram)[1:])
-    return _Toggles(step, root, square, slope)
+    return _Toggles(step, root, square, slope, dot_slope)
 
 
 def single_derivatives(grams: Grams, masks: jax.Array) -> jax.Array:
@@ -147,21 +170,13 @@ def single_derivatives(grams: Grams, masks: jax.Array) -> jax.Array:
         grams: of the pair.
         masks: Boolean [B, n].
     """
-    zq, zr = with_background(masks, grams)
-    query, retrieved = _toggles(zq, grams.qq), _toggles(zr, grams.rr)
-    image = zq @ grams.qr
-    dots = (image * zr).sum(axis=1, keepdims=True)
+    query, retrieved, dots = _around(grams, masks)
 
-    def side(own: _Toggles, other: _Toggles, slopes: jax.Array) -> jax.Array:
-        worth = (dots + own.step * slopes) * own.root * inverse_root(other.square)
+    def side(own: _Toggles, other: _Toggles) -> jax.Array:
+        worth = (dots + own.step * own.dot_slope) * own.root * inverse_root(other.square)
         return (worth[1] - worth[0]).sum(axis=0)
 
-    return jnp.concatenate(
-        [
-            side(query, retrieved, zr @ grams.qr.T[:, 1:]),
-            side(retrieved, query, image[:, 1:]),
-        ]
-    )
+    return jnp.concatenate([side(query, retrieved), side(retrieved, query)])
 
 
 def pair_derivatives(grams: Grams, masks: jax.Array) -> jax.Array:
@@ -174,25 +189,16 @@ def pair_derivatives(grams: Grams, masks: jax.Array) -> jax.Array:
         grams: of the pair.
         masks: Boolean [B, n].
     """
-    zq, zr = with_background(masks, grams)
-    query, retrieved = _toggles(zq, grams.qq), _toggles(zr, grams.rr)
-    image = zq @ grams.qr
-    dots = (image * zr).sum(axis=1, keepdims=True)
-    slopes_q, slopes_r = zr @ grams.qr.T[:, 1:], image[:, 1:]
-    cross = _cross_pairs(query, retrieved, dots, slopes_q, slopes_r, grams.qr[1:, 1:])
-    within_q = _same_side_pairs(query, dots, slopes_q, inverse_root(retrieved.square), grams.qq)
-    within_r = _same_side_pairs(retrieved, dots, slopes_r, inverse_root(query.square), grams.rr)
+    query, retrieved, dots = _around(grams, masks)
+    cross = _cross_pairs(query, retrieved, dots, grams.qr[1:, 1:])
+    within_q = _same_side_pairs(query, retrieved, dots, grams.qq[1:, 1:])
+    within_r = _same_side_pairs(retrieved, query, dots, grams.rr[1:, 1:])
     matrix = jnp.block([[within_q, cross], [cross.T, within_r]])
     return matrix[np.triu_indices(len(matrix), 1)]
 
 
 def _cross_pairs(
-    query: _Toggles,
-    retrieved: _Toggles,
-    dots: jax.Array,
-    slopes_q: jax.Array,
-    slopes_r: jax.Array,
-    gram: jax.Array,
+    query: _Toggles, retrieved: _Toggles, dots: jax.Array, gram: jax.Array
 ) -> jax.Array:
     """Pairs of a query and a retrieved player, [nq, nr].
 
@@ -209,26 +215,37 @@ def _cross_pairs(
     step_r = alternate(retrieved.step * retrieved.root)
     return (
         (dots * root_q).T @ root_r
-        + (slopes_q * step_q).T @ root_r
-        + root_q.T @ (slopes_r * step_r)
+        + (query.dot_slope * step_q).T @ root_r
+        + root_q.T @ (retrieved.dot_slope * step_r)
         + gram * (step_q.T @ step_r)
     )
 
 
 def _same_side_pairs(
-    side: _Toggles, dots: jax.Array, slopes: jax.Array, other_root: jax.Array, gram: jax.Array
+    side: _Toggles, other: _Toggles, dots: jax.Array, gram: jax.Array
 ) -> jax.Array:
-    """Pairs of players of one side, [n, n]; the other side's norm does not move."""
-    own = jnp.diagonal(gram)[1:]
-    linear = side.step * slopes  # change of the dot product, [2, B, n]
-    square = side.step * side.slope + side.step**2 * own  # change of the squared norm
+    """Pairs of players of one side, [n, n]; the other side's norm does not move.
 
-    def corner(first: int, second: int) -> jax.Array:
-        a, b = side.step[first][:, :, None], side.step[second][:, None, :]
-        norm = side.square[..., None] + square[first][:, :, None] + square[second][:, None, :]
-        root = inverse_root(norm + 2 * a * b * gram[1:, 1:])
-        dot = dots[..., None] + linear[first][:, :, None] + linear[second][:, None, :]
-        return (dot * root * other_root[..., None]).sum(axis=0)
+    Coalition by coalition: their [n, n] corners stay in cache, five times faster than one
+    reduction over a [B, n, n] array.
+    """
+    other_root = inverse_root(other.square)
+    # What a switch adds to the dot product (over the other side's norm) and to the own norm.
+    dot_change = side.step * side.dot_slope * other_root
+    square_change = side.step * side.slope + side.step**2 * jnp.diagonal(gram)
 
-    mixed = corner(0, 1)
-    return corner(1, 1) - mixed - mixed.T + corner(0, 0)
+    def add(total: jax.Array, coalition: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        dot, square, step, dot_step, square_step = coalition
+
+        def corner(first: int, second: int) -> jax.Array:
+            both = 2 * step[first][:, None] * step[second][None, :] * gram
+            norm = square + square_step[first][:, None] + square_step[second][None, :] + both
+            worth = dot + dot_step[first][:, None] + dot_step[second][None, :]
+            return worth * inverse_root(norm)
+
+        mixed = corner(0, 1)
+        return total + corner(1, 1) - mixed - mixed.T + corner(0, 0), None
+
+    by_coalition = [x.swapaxes(0, 1) for x in (side.step, dot_change, square_change)]
+    steps = (dots * other_root, side.square, *by_coalition)
+    return jax.lax.scan(add, jnp.zeros_like(gram), steps)[0]

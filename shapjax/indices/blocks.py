@@ -1,7 +1,7 @@
 r"""An index from blocks of coalitions: what one block adds, and what the sum of all blocks means.
 
 A block holds all coalitions whose high players are a fixed set R. Every sum over the supersets of
-a small coalition B (see ``subset_weights``) is the sum, over the blocks whose R holds the high
+a small coalition B (see ``worths``) is the sum, over the blocks whose R holds the high
 players of B, of the same sum over low players alone; so blocks can be evaluated one after the
 other, or on as many devices, and only numbers of the size of the result are ever added up.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,12 @@ from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import float_array, precision_scope
 from shapjax.indices.blocks import HIGHEST_BY_BLOCKS
-from shapjax.indices.kernels import share_dividends
-from shapjax.indices.streaming import stream
+from shapjax.indices.cardinal import CardinalIndex
+from shapjax.indices.kernels import share
+from shapjax.indices.rows import INDICES
+from shapjax.indices.streaming import MOST_PLAYERS, stream
 from shapjax.indices.weights import index_and_order, weight_table
+from shapjax.indices.worths import worth_weights
 
 TABLE_PLAYERS = 20
 """Players up to which the table of a value function is made whole: 8 MiB in float64."""
@@ -27,27 +31,65 @@ TABLE_PLAYERS = 20
 
 def interactions(
     values: jax.Array | ValueFunction,
-    index: str = "STII",
+    index: str | CardinalIndex = "STII",
     order: int | None = None,
     *,
+    p: float | None = None,
     n_players: int | None = None,
     chunk_size: int = DEFAULT_CHUNK,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> Interactions:
-    r"""Exact interaction indices of a game.
+    r"""Exact interaction indices and generalised values of a game, all weighted by size alone.
 
-    ``"STII"``, the Shapley-Taylor index: the dividend d(S) for :math:`|S| < k` and
-    :math:`\sum_{T \supseteq S} d(T) / \binom{|T|}{k}` for :math:`|S| = k`; all terms of size 1
-    to k sum to :math:`v(N) - v(\emptyset)`. ``"SV"``, the Shapley value (order 1).
+    Interaction indices share the Harsanyi dividends d,
+    :math:`I(S) = \sum_{T \supseteq S} w(|S|, |T|)\, d(T)`; with k = ``order``, s = |S|, t = |T|:
+
+    =============  ===========================================================================
+    Moebius        d(S)
+    Co-Moebius     w = 1
+    SV             w = 1/t, order 1
+    BV             w = :math:`p^{t-1}`, order 1
+    SII            w = 1/(t-s+1)
+    BII            w = :math:`p^{t-s}`
+    CHII           w = s/t
+    STII           d(S) for s < k, w = :math:`1/\binom{t}{k}` for s = k
+    k-SII          w = :math:`\sum_{r=s}^{\min(k,t)} B_{r-s} \binom{t-s}{r-s} / (t-r+1)`,
+                   B the Bernoulli numbers, :math:`B_1 = -1/2`
+    FSII           d(S) plus, for t > k, w = :math:`(-1)^{k-s} \frac{s}{k+s} \binom{k}{s}
+                   \binom{t-1}{k} / \binom{t+k-1}{k+s}`
+    FBII           d(S) plus, for t > k, w = :math:`(-1)^{k-s} \binom{t-s-1}{k-s} p^{t-s}`
+    kADD-SHAP      w = :math:`\sum_{r=s}^{\min(k,t)} \binom{t-s}{r-s} w_{FSII}(r, t) / (r-s+1)`
+    =============  ===========================================================================
+
+    Generalised values weigh what S adds when it arrives as one,
+    :math:`I(S) = \sum_{T \subseteq N \setminus S} p(s, t)\, (v(T \cup S) - v(T))`:
+
+    =============  ===========================================================================
+    SGV            p(s, t) = t! (n-s-t)! / (n-s+1)!
+    BGV            p(s, t) = :math:`p^t (1-p)^{n-s-t}`
+    CHGV           p(s, t) = s (s+t-1)! (n-s-t)! / n!
+    IGV            v(S) - v(empty)
+    EGV            v(N) - v(N without S)
+    JointSV        p(s, t) = :math:`q_t`, :math:`q_0 = 1/\sum_{i=1}^{k} \binom{n}{i}`, :math:`q_t
+                   = \sum_{r=\max(t-k,0)}^{t-1} \binom{t}{r} q_r / \sum_{i=1}^{\min(k,n-t)}
+                   \binom{n-t}{i}`
+    =============  ===========================================================================
+
+    Sizes 1 to k sum to v(N) - v(empty) for SV, STII, k-SII, FSII and JointSV. The empty coalition
+    has what the formula gives for SII, BII, FBII, kADD-SHAP (means of the game) and Co-Moebius
+    (v(N)), 0 for generalised values, v(empty) for the others. ``index_names`` says in words what
+    each index means.
 
     Args:
         values: worth of every coalition, float [..., 2**n], bit i of the rank = player i; or a
             value function, Boolean [B, n] to [B], which is then evaluated on all 2**n
-            coalitions: block by block, keeping only sums of the size of the result, for more
-            than 20 players and an order of at most 3.
-        index: ``"STII"`` or ``"SV"``; static.
-        order: size k of the largest coalitions, 1 <= k <= n; 2 by default (1 for SV); static.
+            coalitions: block by block, keeping only sums of the size of the result, for 21 to
+            48 players and an order of at most 3.
+        index: a name from the tables, or weights of your own as a ``CardinalIndex``; static.
+        order: size k of the largest coalitions, 1 <= k <= n; by default 2, or the highest that
+            exists where that is lower (SV and BV have order 1 only); static.
+        p: probability in [0, 1] of BV, BII, FBII and BGV, 1/2 by default; static.
         n_players: n, only with a value function.
         chunk_size: coalitions per call of a value function.
         progress: called with (done, total) while a value function is evaluated.
@@ -60,7 +102,7 @@ def interactions(
         values.
 
     Raises:
-        ShapjaxError: wrong shape, index, order or number of players.
+        ShapjaxError: wrong shape, index, order or number of players, or a p that the index lacks.
         DtypeError: a float64 table while JAX's 64-bit mode is off.
         MemoryRefused: the table of a value function does not fit into memory.
         ValueFunctionError: the value function misbehaved.
@@ -68,10 +110,18 @@ def interactions(
     Cost: up to order 3 a few reads of the table, else O(k n 2**n); memory of a few tables. Sums
     over blocks are compensated: 2**26 terms lose no digits even in float32.
 
-    Source: Sundararajan et al. 2020; Hamilton et al. 2022, eq. 5.
+    Source: Harsanyi 1963 (Moebius); Shapley 1953 (SV); Banzhaf 1965 (BV); Grabisch & Roubens 1999
+    (SII, BII, Co-Moebius); Marichal & Roubens 1999 and Fujimoto, Kojadinovic & Marichal 2006
+    (CHII); Marichal & Mathonet 2011 (p of BV, BII and FBII); Sundararajan, Dhamdhere & Agarwal
+    2020, Hamilton et al. 2022, eq. 5 (STII); Bordt & von Luxburg 2023 (k-SII); Tsai, Yeh &
+    Ravikumar 2023 (FSII, FBII); Pelegrina, Duarte & Grabisch 2023 (kADD-SHAP); Marichal 2000 (SGV,
+    BGV); Marichal, Kojadinovic & Fujimoto 2007 (CHGV, IGV, EGV); Harris, Pymar & Rowat 2022
+    (JointSV).
     """
     if callable(values):
-        return _of_value_function(values, index, order, n_players, chunk_size, progress, checkpoint)
+        return _of_value_function(
+            values, index, order, p, n_players, chunk_size, progress, checkpoint
+        )
     if checkpoint is not None:
         raise ShapjaxError("checkpoint is given with a table of values; it needs a value function.")
     if n_players is not None:
@@ -81,7 +131,7 @@ def interactions(
         )
     table = float_array(values, "values")
     n = players_of_table(table.shape, "values")
-    return _interactions(table, *index_and_order(index, order, n))
+    return _interactions(table, *index_and_order(index, order, n, p))
 
 
 def shapley_value(values: jax.Array) -> jax.Array:
@@ -104,13 +154,14 @@ def shapley_value(values: jax.Array) -> jax.Array:
     """
     table = float_array(values, "values")
     players_of_table(table.shape, "values")
-    return jnp.asarray(_interactions(table, "SV", 1).singles)
+    return jnp.asarray(_interactions(table, INDICES["SV"], 1).singles)
 
 
 def _of_value_function(
     value_fn: ValueFunction,
-    index: str,
+    index: str | CardinalIndex,
     order: int | None,
+    p: Any,
     n_players: int | None,
     chunk_size: int,
     progress: Progress | None,
@@ -119,31 +170,33 @@ def _of_value_function(
     if n_players is None:
         raise ShapjaxError("a value function was given without n_players; say how many there are.")
     n = whole_number(n_players, "n_players", low=0)
-    index, order = index_and_order(index, order, n)
-    if checkpoint is not None or (n > TABLE_PLAYERS and order <= HIGHEST_BY_BLOCKS):
+    cardinal, order = index_and_order(index, order, n, p)
+    streamed = TABLE_PLAYERS < n <= MOST_PLAYERS and order <= HIGHEST_BY_BLOCKS
+    if checkpoint is not None or streamed:
         coefficients = stream(
             value_fn,
-            weight_table(index, order, n),
+            worth_weights(weight_table(cardinal, order, n), cardinal.form),
             chunk_size=whole_number(chunk_size, "chunk_size", low=1),
             progress=progress,
             checkpoint=checkpoint,
         )
-        return Interactions(coefficients, index, n)
+        return Interactions(coefficients, cardinal.label, n)
     require_memory(
         (1 << n) * (n + 32),
         f"the table of all 2^{n} coalitions",
-        f"an order of at most {HIGHEST_BY_BLOCKS} is streamed without a table, and "
-        "shapjax.estimate needs only a budget of coalitions",
+        f"up to {MOST_PLAYERS} players an order of at most {HIGHEST_BY_BLOCKS} is streamed without "
+        "any table, and shapjax.estimate needs only a budget of coalitions",
     )
     masks = all_masks(n)
     values = evaluate(value_fn, masks, chunk_size=chunk_size, progress=progress)
     if isinstance(values, jax.Array):
-        return _interactions(values, index, order)
+        return _interactions(values, cardinal, order)
     with precision_scope(values.dtype):
-        return jax.tree.map(np.asarray, _interactions(jnp.asarray(values), index, order))
+        return jax.tree.map(np.asarray, _interactions(jnp.asarray(values), cardinal, order))
 
 
 @functools.partial(jax.jit, static_argnames=("index", "order"))
-def _interactions(table: jax.Array, index: str, order: int) -> Interactions:
+def _interactions(table: jax.Array, index: CardinalIndex, order: int) -> Interactions:
     n = players_of_table(table.shape, "values")
-    return Interactions(share_dividends(table, weight_table(index, order, n)), index, n)
+    weights = weight_table(index, order, n)
+    return Interactions(share(table, weights, index.form), index.label, n)

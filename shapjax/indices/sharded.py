@@ -19,8 +19,9 @@ from shapjax.core.errors import ShapjaxError
 from shapjax.core.interactions import Interactions
 from shapjax.core.precision import float_array
 from shapjax.indices.blocks import block_sums, coefficients_of, require_order
-from shapjax.indices.subset_weights import superset_weights
+from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.weights import index_and_order, weight_table
+from shapjax.indices.worths import superset_weights, worth_weights
 from shapjax.transforms import moebius as transforms
 
 
@@ -61,14 +62,19 @@ def zeta(dividends: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def interactions(
-    values: jax.Array, mesh: Mesh, index: str = "STII", order: int | None = None
+    values: jax.Array,
+    mesh: Mesh,
+    index: str | CardinalIndex = "STII",
+    order: int | None = None,
+    *,
+    p: float | None = None,
 ) -> Interactions:
     """``shapjax.interactions`` of a table spread over a mesh, up to order 3.
 
     Args:
         values: float [..., 2**n], moved to ``shard(values, mesh)`` if it is elsewhere.
         mesh: 2**m devices; all of its axes together cut the table.
-        index, order: as in ``shapjax.interactions``.
+        index, order, p: as in ``shapjax.interactions``.
 
     Returns:
         Interactions, the same on every device.
@@ -79,9 +85,9 @@ def interactions(
     Communication: one sum over all devices of numbers of the size of the result.
     """
     table = shard(values, mesh)
-    index, order = index_and_order(index, order, players_of_table(table.shape, "values"))
+    cardinal, order = index_and_order(index, order, players_of_table(table.shape, "values"), p)
     require_order(order, "lower it, or use shapjax.interactions on one device")
-    return _interactions(table, mesh, index, order)
+    return _interactions(table, mesh, cardinal, order)
 
 
 def shapley_value(values: jax.Array, mesh: Mesh) -> jax.Array:
@@ -107,9 +113,10 @@ def _transform(table: jax.Array, mesh: Mesh, sign: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "index", "order"))
-def _interactions(table: jax.Array, mesh: Mesh, index: str, order: int) -> Interactions:
+def _interactions(table: jax.Array, mesh: Mesh, index: CardinalIndex, order: int) -> Interactions:
     n, high = players_of_table(table.shape, "values"), mesh.size.bit_length() - 1
-    f = jnp.asarray(superset_weights(weight_table(index, order, n)), table.dtype)
+    gamma = worth_weights(weight_table(index, order, n), index.form)
+    f = jnp.asarray(superset_weights(gamma), table.dtype)
 
     def on_shard(part: jax.Array) -> dict[str, jax.Array]:
         device = jax.lax.axis_index(mesh.axis_names)
@@ -117,7 +124,7 @@ def _interactions(table: jax.Array, mesh: Mesh, index: str, order: int) -> Inter
         return jax.lax.psum(block_sums(part, high_mask, f, order), mesh.axis_names)
 
     sums = _by_shard(on_shard, table, mesh, PartitionSpec())
-    return Interactions(coefficients_of(sums, high, n - high, order), index, n)
+    return Interactions(coefficients_of(sums, high, n - high, order), index.label, n)
 
 
 def _by_shard(on_shard: Callable, table: jax.Array, mesh: Mesh, out: PartitionSpec):

@@ -27,10 +27,10 @@ from shapjax.core.evaluate import Progress, ValueFunction, evaluate, is_traceabl
 from shapjax.core.interactions import load_npz, save_npz
 from shapjax.core.precision import float_array, precision_scope
 from shapjax.indices.blocks import Sums, block_sums, coefficients_of, no_sums, require_order
-from shapjax.indices.subset_weights import superset_weights
+from shapjax.indices.worths import superset_weights
 
-MOST_PLAYERS = 60
-"""Coalitions of more players have no 64-bit rank, and would take longer than there is time."""
+MOST_PLAYERS = 48
+"""Evaluating the coalitions of more would take years, however fast the game."""
 
 BLOCK_PLAYERS = 16
 """Low players of a block of a JAX function: enough work per step to hide its start."""
@@ -63,18 +63,18 @@ class _State(NamedTuple):
 
 def stream(
     value_fn: ValueFunction,
-    weights: np.ndarray,
+    gamma: np.ndarray,
     *,
     chunk_size: int,
     progress: Progress | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
 ) -> tuple[jax.Array, ...] | tuple[np.ndarray, ...]:
-    r"""Coefficients :math:`I(S) = \sum_{T \supseteq S} w(|S|, |T|)\, d(T)` of a value function.
+    r"""Coefficients :math:`I(S) = \sum_T \gamma_{|S|}(|T|, |T \cap S|)\, v(T)` of a game.
 
     Args:
         value_fn: Boolean [B, n] to [B]; a JAX function runs in one compiled step per block, any
             other callable in a loop on the host.
-        weights: w(s, t), float64 or fractions [k+1, n+1], k at most 3.
+        gamma: of ``worth_weights``, [k+1, n+1, k+1], k at most 3.
         chunk_size: most coalitions per call; the largest power of two in it is used.
         progress: called with (coalitions done, 2**n) after every block.
         checkpoint: file to save the sums to, every minute and when interrupted; a call that finds
@@ -87,7 +87,7 @@ def stream(
         ShapjaxError: order above 3, too many players, or the checkpoint is of another call.
         ValueFunctionError: wrong shape or type, NaN or infinity.
     """
-    order, n = weights.shape[0] - 1, weights.shape[1] - 1
+    order, n = gamma.shape[0] - 1, gamma.shape[1] - 1
     require_order(order, "lower it, or use shapjax.estimate with a budget of coalitions")
     if n > MOST_PLAYERS:
         raise ShapjaxError(
@@ -101,8 +101,8 @@ def stream(
     probes = np.asarray(evaluate(value_fn, _probe_masks(n), traceable=traceable))
     add = _traced_adder(value_fn, plan) if traceable else _host_adder(value_fn, plan)
     with precision_scope(probes.dtype):
-        f = jnp.asarray(superset_weights(weights), probes.dtype)
-        identity = _identity(weights, plan, value_fn, probes)
+        f = jnp.asarray(superset_weights(gamma), probes.dtype)
+        identity = _identity(gamma, plan, value_fn, probes)
         state = _run(add, f, plan, probes.dtype, identity, checkpoint, progress)
         found = _coefficients(state, plan, probes.dtype)
         return tuple(map(jnp.asarray, found)) if traceable else found
@@ -220,10 +220,10 @@ def _probe_masks(n: int) -> np.ndarray:
 
 
 def _identity(
-    weights: np.ndarray, plan: Plan, value_fn: ValueFunction, probes: np.ndarray
+    gamma: np.ndarray, plan: Plan, value_fn: ValueFunction, probes: np.ndarray
 ) -> dict[str, np.ndarray]:
     """What a checkpoint must share with the call that opens it."""
-    digest = hashlib.sha256(weights.astype(float).tobytes())
+    digest = hashlib.sha256(gamma.astype(float).tobytes())
     if isinstance(value_fn, Partial):
         for leaf in jax.tree.leaves(value_fn):
             digest.update(np.asarray(leaf).tobytes())

@@ -261,8 +261,8 @@ def run(settings: Settings, out: Path, log: Path) -> dict[str, Any]:
             name: _compared(measure(trained), measure(untrained)) for name, measure in suite.items()
         },
     }
-    log.write_text(json.dumps(record, indent=1) + "\n")
-    log.with_suffix(".md").write_text(report(record))
+    log.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    log.with_suffix(".md").write_text(report(record), encoding="utf-8")
     return record
 
 

@@ -8,6 +8,8 @@ small and a gradient is the same transform with the transposed matrix.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
@@ -17,6 +19,8 @@ from shapjax.core.checks import players_of_table
 
 Matrix = tuple[int, int, int, int]
 """a, b, c, d: (without, with) player i becomes (a without + b with, c without + d with)."""
+
+Step = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 LOWEST = 4
 """Players whose pairs lie too close in memory for vectors: one small matrix product."""
@@ -45,12 +49,13 @@ def butterfly(table: jax.Array, matrix: Matrix) -> jax.Array:
 def _apply(table: jax.Array, *, matrix: Matrix) -> jax.Array:
     n = players_of_table(table.shape, "table")
     low, block = min(LOWEST, n), min(BLOCK, n)
-    power = _pass(jnp.eye(1 << low, dtype=table.dtype), matrix, 0, low)
+    step = _step_of(matrix)
+    power = _pass(jnp.eye(1 << low, dtype=table.dtype), step, 0, low)
 
     def within(part: jax.Array) -> jax.Array:
         rows = part.reshape(*part.shape[:-1], -1, 1 << low)
         part = jnp.matmul(rows, power, precision="highest").reshape(part.shape)
-        return _passes(part, matrix, low, block)
+        return _passes(part, step, low, block)
 
     if table.size <= 1 << BLOCK:
         return within(table)
@@ -65,31 +70,44 @@ def _apply(table: jax.Array, *, matrix: Matrix) -> jax.Array:
         start = (i // per_game, 0, i % per_game * COLUMNS)
         part = jax.lax.dynamic_slice(games, start, (1, games.shape[1], COLUMNS))
         columns = COLUMNS.bit_length() - 1
-        part = _passes(part.reshape(-1), matrix, columns, columns + n - block)
+        part = _passes(part.reshape(-1), step, columns, columns + n - block)
         return jax.lax.dynamic_update_slice(games, part.reshape(1, -1, COLUMNS), start)
 
     # In place: memory that is new to the process costs more than all of the arithmetic.
     return jax.lax.fori_loop(0, len(games) * per_game, across, games).reshape(table.shape)
 
 
-def _passes(table: jax.Array, matrix: Matrix, first: int, stop: int) -> jax.Array:
+def step_by_step(table: jax.Array, step: Step) -> jax.Array:
+    """Any ``step`` instead of a matrix: same pairs, but no table faster than its passes.
+
+    Args:
+        table: [..., 2**n].
+        step: maps the entries (without player i, with player i) to their new values.
+    """
+    return _passes(table, step, 0, players_of_table(table.shape, "table"))
+
+
+def _passes(table: jax.Array, step: Step, first: int, stop: int) -> jax.Array:
     for player in range(first, stop, RADIX):
-        table = _pass(table, matrix, player, min(RADIX, stop - player))
+        table = _pass(table, step, player, min(RADIX, stop - player))
     return table
 
 
-def _pass(table: jax.Array, matrix: Matrix, player: int, count: int) -> jax.Array:
+def _pass(table: jax.Array, step: Step, player: int, count: int) -> jax.Array:
     """The butterflies of ``count`` players from ``player`` on, in one fused loop."""
     split = table.reshape(*table.shape[:-1], -1, 1 << count, 1 << player)
     parts = [split[..., rank, :] for rank in range(1 << count)]
-    a, b, c, d = matrix
     for bit in range(count):
         for rank in range(1 << count):
             if not rank >> bit & 1:
-                without, with_ = parts[rank], parts[rank | 1 << bit]
-                parts[rank] = _combination(a, without, b, with_)
-                parts[rank | 1 << bit] = _combination(c, without, d, with_)
+                with_ = rank | 1 << bit
+                parts[rank], parts[with_] = step(parts[rank], parts[with_])
     return jnp.stack(parts, axis=-2).reshape(table.shape)
+
+
+def _step_of(matrix: Matrix) -> Step:
+    a, b, c, d = matrix
+    return lambda x, y: (_combination(a, x, b, y), _combination(c, x, d, y))
 
 
 def _combination(a: int, x: jax.Array, b: int, y: jax.Array) -> jax.Array:

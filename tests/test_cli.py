@@ -1,0 +1,206 @@
+"""The command: what it writes, and how bad input ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_images import png_header_only
+
+import shapjax as sj
+from shapjax.cli import main
+
+rng = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("pair")
+    left, right, _ = data.stereo_motorcycle()
+    paths = [str(folder / "left.png"), str(folder / "right.jpg")]
+    Image.fromarray(left[::5, ::5]).save(paths[0])
+    Image.fromarray(right[::5, ::5]).save(paths[1])
+    return paths
+
+
+@pytest.fixture(autouse=True)
+def _restore_precision():
+    """The command sets the precision of its process; a test must not leave it set."""
+    import jax
+
+    before = jax.config.values["jax_enable_x64"]
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def run(*arguments, expected=0):
+    assert main(["explain", *map(str, arguments)]) == expected
+
+
+def test_no_arguments_explain_the_built_in_pair(tmp_path):
+    """As a user runs it: a process of its own."""
+    result = subprocess.run(
+        [sys.executable, "-m", "shapjax.cli", "explain", "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "report.html" in result.stdout
+    assert "gram-sam" in result.stderr  # progress
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {
+        "explanation.npz",
+        "summary.json",
+        "heat_query.png",
+        "heat_retrieved.png",
+        "correspondence.png",
+        "report.html",
+    }
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    found = sj.Explanation.load(tmp_path / "out" / "explanation.npz")
+    for key in ("similarity", "v_grand", "v_empty", "inefficiency", "evaluations"):
+        assert summary[key] == pytest.approx(getattr(found, key))
+    assert summary["seed"] == 0
+    assert summary["seconds"] > 0
+    assert {"shapjax", "jax", "numpy"} <= set(summary["versions"])
+    assert summary["similarity"] > 0.9
+    assert found.interactions.singles.dtype == np.float64
+
+
+def test_first_order_draws_both_pictures(tmp_path, pair):
+    run(*pair, "--order", 1, "--method", "sam", "--out", tmp_path, "--quiet")
+    found = sj.Explanation.load(tmp_path / "explanation.npz")
+    other = sj.Explanation.load(tmp_path / "explanation_query.npz")
+    assert found.query_players is None
+    assert other.retrieved_players is None
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["query_side"]["v_empty"] == pytest.approx(other.v_empty)
+    for name in ("heat_query.png", "heat_retrieved.png"):
+        assert Image.open(tmp_path / name).size[0] > 300
+
+
+def test_options_reach_the_explanation(tmp_path, pair):
+    arguments = ["--method", "kernel-shap", "--budget", 130, "--seed", 5, "--background", "mean"]
+    run(*pair, *arguments, "--out", tmp_path, "--quiet")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["evaluations"] == 130
+    assert (summary["seed"], summary["background"]) == (5, "mean")
+    expected = sj.explain(
+        sj.backbones.load("shapjax_tiny"),
+        *pair,
+        method="kernel-shap",
+        budget=130,
+        key=5,
+        background="mean",
+    )
+    found = sj.Explanation.load(tmp_path / "explanation.npz")
+    np.testing.assert_allclose(found.cross, expected.cross, atol=1e-6)
+
+
+def test_a_picture_may_be_the_background(tmp_path, pair):
+    other = tmp_path / "other.png"
+    Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8)).save(other)
+    run(*pair, "--method", "sam", "--background", other, "--out", tmp_path / "a", "--quiet")
+    run(*pair, "--method", "sam", "--out", tmp_path / "b", "--quiet")
+    worths = [
+        json.loads((tmp_path / d / "summary.json").read_text())["v_empty"] for d in ("a", "b")
+    ]
+    # One background for both pictures is perfectly similar to itself.
+    assert worths[0] == pytest.approx(1, abs=1e-6)
+    assert worths[1] < 0.9999999
+
+
+def unusual_pictures(folder):
+    colours = rng.integers(0, 255, (30, 50, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pictures = {
+        "one_pixel.png": (Image.new("RGB", (1, 1), "red"), {}),
+        "grey.png": (Image.fromarray(colours[..., 0]), {}),
+        "rgba.png": (Image.fromarray(np.dstack([colours, colours[..., 0]])), {}),
+        "cmyk.jpg": (Image.fromarray(colours).convert("CMYK"), {}),
+        "turned.jpg": (Image.fromarray(colours), {"exif": exif}),
+        "deep.png": (Image.fromarray(colours[..., 0].astype(np.uint16) * 257), {}),
+        "<script>alert(1)<&script>'\".png": (Image.fromarray(colours), {}),
+    }
+    for name, (image, options) in pictures.items():
+        image.save(folder / name, **options)
+        yield folder / name
+
+
+def test_unusual_pictures_are_explained(tmp_path, pair):
+    (tmp_path / "in").mkdir()
+    for path in unusual_pictures(tmp_path / "in"):
+        # Superpixels of one pixel are the extreme; every other count of them compiles anew.
+        method = "kernel-shap" if path.name == "one_pixel.png" else "gram-sam"
+        run(path, path, "--method", method, "--budget", 400, "--out", tmp_path / "o", "--quiet")
+        summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+        assert summary["similarity"] == pytest.approx(1, abs=1e-5)  # the same file twice
+        assert summary["query"] == path.name
+        assert "<script>alert" not in (tmp_path / "o" / "report.html").read_text()
+    run(tmp_path / "in" / "grey.png", pair[0], "--out", tmp_path / "o", "--quiet")
+
+
+def failing(tmp_path, pair):
+    """(arguments, what the sentence must mention)."""
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "cut.jpg").write_bytes(Path(pair[1]).read_bytes()[:700])
+    (tmp_path / "bomb.png").write_bytes(png_header_only(20_000, 10_000))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "w.npz").write_bytes(b"nonsense")
+    left, right = pair
+    yield [tmp_path / "absent.png", right], "does not exist"
+    yield [left, tmp_path], "is a folder"
+    yield [tmp_path / "text.png", right], "not a picture"
+    yield [left, tmp_path / "cut.jpg"], "damaged"
+    yield [left, tmp_path / "bomb.png"], "megapixels"
+    yield [left], "expected QUERY and RETRIEVED"
+    yield [left, right, "--out", tmp_path / "file"], "cannot write"
+    yield [left, right, "--out", "/proc/shapjax"], "cannot write"
+    yield [left, right, "--budget", 100, "--method", "kernel-sam"], "at least 130"
+    yield [left, right, "--budget", 0], "at least"
+    yield [left, right, "--budget", -5], "budget"
+    yield [left, right, "--budget", 10**13, "--method", "kernel-sam"], "available"
+    yield [left, right, "--players", "superpixels"], "kernel-shap"
+    yield [left, right, "--method", "sam", "--budget", 10], "closed form"
+    yield [left, right, "--seed", -1], "key"
+    yield [left, right, "--background", "sky"], "does not exist"
+    yield [left, right, "--backbone", "squeezenet1_1"], "weights"
+    yield [left, right, "--weights", tmp_path / "w.npz"], "w.npz"
+    yield [left, right, "--weights", tmp_path / "none.pth"], "none.pth"
+
+
+def test_bad_input_ends_with_one_sentence_and_code_2(tmp_path, pair, capsys):
+    for arguments, mention in failing(tmp_path, pair):
+        out = [] if "--out" in arguments else ["--out", tmp_path / "out"]
+        run(*arguments, *out, expected=2)
+        captured = capsys.readouterr()
+        last = captured.err.strip().splitlines()[-1]
+        assert last.startswith("shapjax: error: "), captured.err
+        assert mention in last, last
+        assert "Traceback" not in captured.err
+        assert captured.out == ""
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_unknown_options_exit_with_2(capsys):
+    for arguments in (["--method", "magic"], ["--order", "3"], ["--budget", "many"]):
+        with pytest.raises(SystemExit) as caught:
+            run(*arguments)
+        assert caught.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_interruption_is_quiet(tmp_path, pair, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shapjax.explainers.explain.explain", interrupted)
+    run(*pair, "--out", tmp_path, expected=130)
+    assert "interrupted" in capsys.readouterr().err

@@ -1,0 +1,119 @@
+"""Running value functions of every make."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shapjax as sj
+
+masks = np.random.default_rng(0).random((23, 5)) < 0.5
+weights = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+
+
+def test_python_functions_keep_float64_and_see_every_row_once():
+    seen = []
+
+    def value(rows):
+        seen.append(rows.copy())
+        return np.tanh(np.asarray(rows) @ weights)
+
+    values = sj.evaluate(value, masks, chunk_size=10)
+    assert values.dtype == np.float64
+    np.testing.assert_allclose(values, np.tanh(masks @ weights), rtol=1e-14)
+    np.testing.assert_array_equal(np.concatenate(seen), masks)
+
+
+def test_numpy_operators_are_not_taken_for_jax():
+    values = sj.evaluate(lambda rows: rows @ weights, masks)
+    assert isinstance(values, np.ndarray)
+    np.testing.assert_allclose(values, masks @ weights, rtol=1e-14)
+
+
+def test_lists_and_whole_numbers_will_do():
+    values = sj.evaluate(lambda rows: [int(row.sum()) for row in rows], masks)
+    np.testing.assert_array_equal(values, masks.sum(1))
+
+
+def test_jax_results_from_an_untraceable_function_will_do():
+    values = sj.evaluate(lambda rows: jnp.asarray(np.asarray(rows).sum(1)), masks)
+    np.testing.assert_array_equal(values, masks.sum(1))
+
+
+def test_functions_that_need_jax_arrays_are_traced():
+    values = sj.evaluate(lambda rows: rows.at[:, 0].set(True).sum(1), masks)
+    np.testing.assert_array_equal(values, masks[:, 1:].sum(1) + 1)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 23, 100])
+def test_jax_functions_are_traced_once_per_shape(chunk_size):
+    shapes = []
+
+    def value(rows):
+        if isinstance(rows, jax.core.Tracer):
+            shapes.append(rows.shape)
+        return jnp.tanh(rows @ jnp.asarray(weights, jnp.float32))
+
+    values = sj.evaluate(value, masks, chunk_size=chunk_size, traceable=True)
+    assert isinstance(values, jax.Array)
+    np.testing.assert_allclose(values, np.tanh(masks @ weights), rtol=1e-5)
+    assert shapes == [(min(chunk_size, 23), 5)]
+
+
+def test_games_that_differ_in_data_share_one_trace():
+    traces = []
+
+    def value(data, rows):
+        traces.append(rows.shape)
+        return rows @ data
+
+    for scale in (1.0, 2.0, 3.0):
+        data = scale * jnp.asarray(weights, jnp.float32)
+        values = sj.evaluate(jax.tree_util.Partial(value, data), masks)
+        np.testing.assert_allclose(values, scale * (masks @ weights), rtol=1e-5)
+    assert len(traces) == 1
+
+
+def test_float64_data_of_a_traced_game_is_not_rounded():
+    game = jax.tree_util.Partial(lambda data, rows: rows @ data, weights)
+    with pytest.raises(sj.DtypeError, match="data is float64"):
+        sj.evaluate(game, masks)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(sj.evaluate(game, masks), masks @ weights, rtol=1e-14)
+
+
+def test_progress_reaches_the_end():
+    calls = []
+    sj.evaluate(
+        lambda rows: np.zeros(len(rows)),
+        masks,
+        chunk_size=10,
+        progress=lambda *args: calls.append(args),
+    )
+    assert calls == [(10, 23), (20, 23), (23, 23)] or calls[-1] == (23, 23)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda rows: np.full(len(rows), np.nan), "NaN or infinity for 23 of 23"),
+        (lambda rows: np.where(rows[:, 0], np.inf, 0.0), "first has players"),
+        (lambda rows: np.zeros((len(rows), 1)), "returned shape"),
+        (lambda rows: 0.0, "returned shape"),
+        (lambda rows: np.zeros(len(rows)) * 1j, "expected real"),
+        (lambda rows: np.array(["x"] * len(rows)), "expected real"),
+        (lambda rows: jnp.full(len(rows), jnp.nan), "NaN"),
+        (lambda rows: jnp.zeros((len(rows), 2)), "returned shape"),
+    ],
+)
+def test_misbehaviour_is_named(value, message):
+    with pytest.raises(sj.ValueFunctionError, match=message):
+        sj.evaluate(value, masks)
+
+
+def test_the_function_s_own_errors_pass_through():
+    def value(rows):
+        raise RuntimeError("remote model is down")
+
+    with pytest.raises(RuntimeError, match="remote model is down"):
+        sj.evaluate(value, masks)

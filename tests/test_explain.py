@@ -1,0 +1,218 @@
+"""The four methods against exact enumeration and closed forms."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shapjax as sj
+from shapjax.explainers.gram_sam import gram_sam, pair_derivatives, single_derivatives
+from shapjax.explainers.sam import dot_interactions, sam
+from shapjax.games.pooled import (
+    cosine_game,
+    dot_game,
+    gram_matrices,
+    pooled_rows,
+    unmasked_row,
+)
+
+
+def feature_rows(seed, height, width, dtype=jnp.float64):
+    rng = np.random.default_rng(seed)
+    maps = np.maximum(rng.normal(size=(2, height, width, 16)), 0)
+    return pooled_rows(jnp.asarray(maps[0], dtype), jnp.asarray(0.4 * maps[1], dtype))
+
+
+@pytest.fixture
+def second_order(x64):
+    return gram_matrices(feature_rows(0, 2, 3), feature_rows(1, 3, 2))
+
+
+@pytest.fixture
+def first_order(x64):
+    whole = unmasked_row(jnp.asarray(np.random.default_rng(2).random((2, 2, 16))))
+    return gram_matrices(whole, feature_rows(3, 3, 4))
+
+
+def brute_force(game, masks, players):
+    """Sum over coalitions of the discrete derivative in ``players``, by evaluating corners."""
+    total = 0.0
+    for corner in itertools.product((0, 1), repeat=len(players)):
+        changed = masks.copy()
+        changed[:, players] = corner
+        total += (-1) ** (len(players) - sum(corner)) * np.asarray(game(changed)).sum()
+    return total
+
+
+def test_gram_derivatives_are_differences_of_worths(second_order, first_order):
+    rng = np.random.default_rng(0)
+    masks = rng.random((6, 12)) < 0.5
+    game = cosine_game(second_order)
+    pairs = itertools.combinations(range(12), 2)
+    expected = [brute_force(game, masks, list(pair)) for pair in pairs]
+    np.testing.assert_allclose(pair_derivatives(second_order, masks), expected, atol=1e-12)
+    for grams in (first_order, second_order):
+        game = cosine_game(grams)
+        expected = [brute_force(game, masks, [player]) for player in range(12)]
+        np.testing.assert_allclose(single_derivatives(grams, masks), expected, atol=1e-12)
+
+
+def test_gram_sam_is_exact_to_sampling_error(second_order, first_order):
+    """Standardised errors: their mean square is near one, none beyond 7 standard errors.
+
+    With ten groups the errors follow Student's law of nine degrees of freedom, whose mean
+    square is 9/7 and which exceeds 7 with probability 6e-5 a coefficient.
+    """
+    for grams, order in ((second_order, 2), (first_order, 1)):
+        exact = sj.interactions(cosine_game(grams), n_players=12, order=order)
+        found = gram_sam(grams, budget=20_000, key=jax.random.key(0))
+        assert found.stats["evaluations"] <= 20_000
+        assert found.index == ("STII" if order == 2 else "SV")
+        for below in range(order):
+            np.testing.assert_allclose(found.of_size(below), exact.of_size(below), atol=1e-12)
+        error = np.asarray(found.of_size(order) - exact.of_size(order))
+        z = error / np.asarray(found.standard_errors[order])
+        assert np.mean(z**2) < 4
+        assert np.abs(z).max() < 7
+        total = sum(c.sum() for c in found.coefficients)
+        whole = cosine_game(grams)(np.ones((1, 12), bool))[0]
+        np.testing.assert_allclose(total, whole, atol=1e-12)
+        assert np.mean(error**2) < 1e-3 * np.var(np.asarray(exact.of_size(order)))
+
+
+def test_gram_sam_keeps_to_its_budget(second_order):
+    for budget in (26, 27, 100, 4999):
+        found = gram_sam(second_order, budget=budget, key=jax.random.key(0))
+        assert found.stats["evaluations"] <= budget
+    with pytest.raises(sj.ShapjaxError, match="at least 26"):
+        gram_sam(second_order, budget=25, key=jax.random.key(0))
+
+
+def test_gram_sam_gives_a_dummy_nothing(x64):
+    rows = feature_rows(4, 2, 3).at[3].set(0)  # player 2 looks like its background
+    grams = gram_matrices(rows, feature_rows(5, 2, 3))
+    found = gram_sam(grams, budget=2000, key=jax.random.key(0))
+    np.testing.assert_allclose(found.pairs[2], 0, atol=1e-14)
+    np.testing.assert_allclose(found.singles[2], 0, atol=1e-14)
+
+
+def test_sam_is_exact_for_the_dot_game(second_order, first_order):
+    """Propositions 4.1 and 5.1, backgrounds included, by enumerating 2**12 coalitions."""
+    for grams, order in ((second_order, 2), (first_order, 1)):
+        exact = sj.interactions(dot_game(grams), n_players=12, order=order)
+        for a, b in zip(dot_interactions(grams.qr).coefficients, exact.coefficients, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+def test_sam_is_in_units_of_cosine(second_order):
+    found = sam(second_order)
+    total = sum(c.sum() for c in found.coefficients)
+    whole = cosine_game(second_order)(np.ones((1, 12), bool))[0]
+    np.testing.assert_allclose(total, whole, atol=1e-12)
+
+
+def test_kernel_sam_is_exact_at_full_budget_and_converges(second_order):
+    game = cosine_game(second_order)
+    exact = sj.interactions(game, n_players=12)
+    full = sj.estimate(game, 12, budget=4096, key=0)
+    np.testing.assert_allclose(full.of_size(2), exact.of_size(2), atol=1e-10)
+    errors = [
+        np.mean((sj.estimate(game, 12, budget=b, key=1).of_size(2) - exact.of_size(2)) ** 2)
+        for b in (200, 3200)
+    ]
+    assert errors[1] < errors[0] / 8
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return sj.backbones.load("shapjax_tiny")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    from skimage import data
+
+    left, right, _ = data.stereo_motorcycle()
+    return left[::4, ::4], right[::4, ::4]
+
+
+@pytest.mark.parametrize("method", ["sam", "gram-sam", "kernel-sam", "kernel-shap"])
+@pytest.mark.parametrize("order", [1, 2])
+def test_every_method_explains_at_both_orders(tiny, pictures, method, order, tmp_path):
+    budget = {"sam": None, "kernel-shap": 150}.get(method, 1500)
+    found = sj.explain(tiny, *pictures, method=method, order=order, budget=budget)
+    assert (found.method, found.order, found.backbone) == (method, order, "shapjax_tiny")
+    assert found.evaluations <= (budget or 0)
+    sums = sum(c.sum() for c in found.interactions.coefficients[1:])
+    expected = abs(sums - (found.v_grand - found.v_empty))
+    np.testing.assert_allclose(found.inefficiency, expected, atol=1e-9)
+    if method.startswith("kernel"):
+        assert found.inefficiency < 1e-5
+    assert found.heat_map("retrieved").shape == (128, 128)
+    if order == 2:
+        assert found.cross.shape == (found.n_query, found.n_retrieved)
+        np.testing.assert_allclose(
+            found.credit.sum(), sums, atol=1e-5
+        )  # sharing pairs loses nothing
+    else:
+        assert found.query_players is None
+        with pytest.raises(sj.ShapjaxError, match="no players"):
+            found.heat("query")
+        with pytest.raises(sj.ShapjaxError, match="first-order"):
+            _ = found.cross
+    found.save(tmp_path / "e.npz")
+    back = sj.Explanation.load(tmp_path / "e.npz")
+    np.testing.assert_array_equal(back.heat("retrieved"), found.heat("retrieved"))
+    assert (back.method, back.v_grand, back.seconds) == (method, found.v_grand, found.seconds)
+
+
+def test_the_query_may_play_at_first_order(tiny, pictures):
+    found = sj.explain(tiny, *pictures, order=1, side="query", budget=300)
+    swapped = sj.explain(tiny, *pictures[::-1], order=1, side="retrieved", budget=300)
+    assert found.retrieved_players is None
+    np.testing.assert_allclose(found.heat("query"), swapped.heat("retrieved"), atol=1e-6)
+
+
+def test_credit_of_pairs_is_the_shapley_value(x64, second_order):
+    game = cosine_game(second_order)
+    found = sj.interactions(game, n_players=12)
+    labels = np.arange(6).reshape(2, 3)
+    explanation = sj.Explanation("", "", found, labels, labels, 0, 0, 0, 0, 0)
+    values = sj.interactions(game, "SV", n_players=12).singles
+    np.testing.assert_allclose(explanation.credit, values, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["gram-sam", "kernel-sam"])
+def test_progress_is_shown(tiny, pictures, method):
+    calls = []
+    sj.explain(
+        tiny, *pictures, method=method, budget=1500, progress=lambda *args: calls.append(args)
+    )
+    assert calls
+    assert calls[-1][0] == calls[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "magic"}, "gram-sam"),
+        ({"order": 3}, "between 1 and 2"),
+        ({"side": "left"}, "query, retrieved"),
+        ({"players": "superpixels"}, "kernel-shap"),
+        ({"method": "sam", "budget": 10}, "closed form"),
+        ({"budget": 3}, "at least"),
+        ({"method": "kernel-sam", "budget": 3}, "at least"),
+        ({"background": "nowhere.png"}, "does not exist"),
+    ],
+)
+def test_bad_arguments_end_in_one_sentence(tiny, pictures, arguments, message):
+    with pytest.raises(sj.ShapjaxError, match=message):
+        sj.explain(tiny, *pictures, **arguments)
+
+
+def test_not_an_explanation(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.zeros(3))
+    with pytest.raises(sj.ShapjaxError, match="not an explanation"):
+        sj.Explanation.load(tmp_path / "x.npz")
