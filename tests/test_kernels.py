@@ -1,5 +1,10 @@
 """The fast kernels against the slow path through all dividends, and what JAX does with them."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -191,3 +196,15 @@ def test_compensated_dividends_keep_every_digit_of_float32(x64_on):
     assert better.dtype == np.float32
     np.testing.assert_allclose(better, want, rtol=1e-6, atol=1e-12)
     assert np.abs(plain - want).max() > 100 * np.abs(better - want).max()
+
+
+def test_the_benchmark_runs():
+    script = Path(__file__).parent.parent / "benchmarks" / "exact.py"
+    command = [sys.executable, str(script), "--quick", "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    rows = json.loads(result.stdout)
+    assert {"SV, order 1, n = 10", "STII, order 2, value function, n = 21"} <= {
+        row.get("what") for row in rows
+    }
+    assert "coalitions, peak" in result.stderr

@@ -226,6 +226,8 @@ def _identity(
     digest = hashlib.sha256(gamma.astype(float).tobytes())
     if isinstance(value_fn, Partial):
         for leaf in jax.tree.leaves(value_fn):
+            if jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+                leaf = jax.random.key_data(leaf)
             digest.update(np.asarray(leaf).tobytes())
     return {
         "plan": np.array(plan, np.int64),

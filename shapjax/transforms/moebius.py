@@ -28,8 +28,11 @@ def moebius(values: jax.Array, *, compensated: bool = False) -> jax.Array:
         ShapjaxError: the last axis is not a power of two, or the values are not real numbers.
         DtypeError: float64 values while JAX's 64-bit mode is off.
 
-    Cost: n 2**(n-1) subtractions, memory of a few tables. In float32 the error grows with n
-    (about 1e-5 of the largest worth at n = 16).
+    Cost: n 2**(n-1) subtractions in about eight copies of the table at n = 24, memory of two
+    tables. Dividends cancel, so that float32 loses digits as n grows: of random worths in [0, 1]
+    the largest error is 3e-6 at n = 14 and 3e-4 at n = 24 (dividends up to 1.4e3); of a smooth
+    game, whose dividends should vanish, that error is all there is. ``compensated`` rounds once,
+    at the end, and costs several times as much; values of float32 are still what they are.
 
     Source: Harsanyi 1963; Hamilton et al. 2022, eq. 4, which is this one for
     :math:`v(\emptyset) = 0`.
