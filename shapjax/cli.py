@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -21,18 +23,35 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (2 for bad input)."""
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        options = _parser().parse_args(arguments)
         options.run(options)
     except ShapjaxError as error:
-        from shapjax.core.files import printable
-
-        print(f"shapjax: error: {printable(str(error))}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
+    except MemoryError:
+        return _fail("memory ran out; lower --budget or use smaller pictures.")
     except KeyboardInterrupt:
-        print("shapjax: interrupted; nothing was written.", file=sys.stderr)
+        print("shapjax: interrupted.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not try to flush it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+            return _fail("the device's memory ran out; lower --budget or use smaller pictures.")
+        raise
     return 0
+
+
+def _fail(message: str) -> int:
+    from shapjax.core.files import printable
+
+    print(f"shapjax: error: {printable(message)}", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +96,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+OUTPUTS = (
+    "summary.json",
+    "report.html",
+    "explanation.npz",
+    "explanation_query.npz",
+    "heat_query.png",
+    "heat_retrieved.png",
+    "correspondence.png",
+)
+
+
 class _Pair(NamedTuple):
     """Two pictures and what to call them."""
 
@@ -91,6 +121,8 @@ def _explain(options: argparse.Namespace) -> None:
 
     from shapjax import backbones
 
+    if not options.out:
+        raise ShapjaxError("--out is empty, expected a folder; name one.")
     out = _writable_folder(Path(options.out))
     pair = _read_pair(options)
     # A process of its own may choose the precision: networks stay in float32, games do not.
@@ -100,7 +132,12 @@ def _explain(options: argparse.Namespace) -> None:
     summary = _summary(options, pair, main_one, other)
     _write(out, pair, main_one, other, summary)
     if not options.quiet:
-        print(_closing(out, summary))
+        try:
+            print(_closing(out, summary), flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ShapjaxError(f"everything is written, but not shown ({error}).") from None
 
 
 def _read_pair(options: argparse.Namespace) -> _Pair:
@@ -130,7 +167,7 @@ def _run(
     """The explanation; at first order that of the retrieved picture, then of the query."""
     from shapjax.explainers.explain import explain
 
-    sides = ("retrieved", "query") if options.order == 1 else ("retrieved",)
+    sides = ("retrieved", "query") if options.order == 1 else (None,)
     found = []
     for side in sides:
         what = f"{options.method}, {side} picture" if options.order == 1 else options.method
@@ -175,6 +212,10 @@ class _Bar:
 
 def _writable_folder(folder: Path) -> Path:
     """The folder, made if absent and tried before any work begins."""
+    if any((folder / name).is_dir() for name in OUTPUTS):
+        raise ShapjaxError(
+            f"{folder} holds a folder named as an output; choose another with --out."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -243,6 +284,9 @@ def _write(
     from shapjax.report.figures import save_correspondence, save_heat_map
     from shapjax.report.page import write_page
 
+    for name in OUTPUTS:
+        # Nothing of an earlier run may stand beside what this one writes.
+        (out / name).unlink(missing_ok=True)
     found.save(out / "explanation.npz")
     if other is not None:
         other.save(out / "explanation_query.npz")

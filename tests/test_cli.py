@@ -1,6 +1,7 @@
 """The command: what it writes, and how bad input ends."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,8 @@ def failing(tmp_path, pair):
     (tmp_path / "cut.jpg").write_bytes(Path(pair[1]).read_bytes()[:700])
     (tmp_path / "bomb.png").write_bytes(png_header_only(20_000, 10_000))
     (tmp_path / "file").write_text("")
+    (tmp_path / "page.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "w.npz").write_bytes(b"nonsense")
     left, right = pair
     yield [tmp_path / "absent.png", right], "does not exist"
@@ -169,7 +172,11 @@ def failing(tmp_path, pair):
     yield [left, right, "--budget", 10**13, "--method", "kernel-sam"], "available"
     yield [left, right, "--players", "superpixels"], "kernel-shap"
     yield [left, right, "--method", "sam", "--budget", 10], "closed form"
-    yield [left, right, "--seed", -1], "key"
+    yield [left, right, "--seed", -1], "seed"
+    yield [left, right, "--out", ""], "--out is empty"
+    yield [left, "x" * 300], "File name too long"
+    yield [left, tmp_path / "pipe"], "not a regular file"
+    yield [left, tmp_path / "page.eps"], "not a picture"
     yield [left, right, "--background", "sky"], "does not exist"
     yield [left, right, "--backbone", "squeezenet1_1"], "weights"
     yield [left, right, "--weights", tmp_path / "w.npz"], "w.npz"
@@ -187,6 +194,29 @@ def test_bad_input_ends_with_one_sentence_and_code_2(tmp_path, pair, capsys):
         assert "Traceback" not in captured.err
         assert captured.out == ""
     assert not any((tmp_path / "out").iterdir())
+
+
+def test_nothing_of_an_earlier_run_stays(tmp_path, pair):
+    run(*pair, "--method", "sam", "--order", 1, "--out", tmp_path, "--quiet")
+    (tmp_path / "notes.txt").write_text("the user's own")
+    run(*pair, "--method", "sam", "--out", tmp_path, "--quiet")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert "explanation_query.npz" not in names
+    assert {"correspondence.png", "notes.txt"} <= names
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path, pair):
+    shell = 'set -o pipefail; "$0" -m shapjax.cli explain "$1" "$2" --method sam --out "$3"'
+    for sink in (" | true", " > /dev/full"):
+        result = subprocess.run(
+            ["bash", "-c", shell + sink, sys.executable, *pair, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )
+        assert "Traceback" not in result.stderr
+    assert (tmp_path / "summary.json").exists()
 
 
 def test_unknown_options_exit_with_2(capsys):

@@ -246,8 +246,11 @@ def test_the_fit_is_batched_by_vmap(x64):
         ({"order": 3}, "orders 1 and 2"),
         ({"order": 16}, "order"),
         ({"constraints": "soft"}, "eliminate, weight"),
-        ({"key": "seed"}, "key"),
-        ({"key": -1}, "key"),
+        ({"key": "x"}, "seed"),
+        ({"key": -1}, "seed"),
+        ({"key": jnp.zeros(3)}, "one PRNG key"),
+        ({"key": jax.random.split(jax.random.key(0))}, "one PRNG key"),
+        ({"n_players": 2**70}, "n_players"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"n_players": 0}, "n_players"),
     ],
@@ -268,6 +271,40 @@ def test_too_large_is_refused_before_it_is_tried():
             lambda m: np.asarray(m).sum(1) * 1.0,
             400,
             budget=40_000,
+            key=0,
+            constraints="weight",
+        )
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-18, 1.0, 1e18])
+def test_units_do_not_matter(scale):
+    game = relu_network(10, seed=3)
+
+    def scaled(masks):
+        return game(masks) * jnp.float32(scale)
+
+    reference = sj.estimate(game, 10, budget=600, key=0).of_size(2)
+    found = sj.estimate(jax.jit(scaled), 10, budget=600, key=0).of_size(2)
+    np.testing.assert_allclose(np.asarray(found) / scale, reference, atol=1e-4)
+
+
+def test_many_players_do_not_underflow_the_kernel():
+    """With 1,200 players the kernel leaves float64's range; a linear game has a known answer."""
+    rng = np.random.default_rng(0)
+    shares = rng.random(1200)
+    found = sj.estimate(
+        lambda m: np.asarray(m) @ shares, 1200, "SV", budget=3600, method="kernel-weighting", key=0
+    )
+    np.testing.assert_allclose(found.singles, shares, atol=1e-6)
+
+
+def test_large_weights_are_refused_where_float64_cannot_hold_them():
+    with pytest.raises(sj.ShapjaxError, match="eliminate"):
+        sj.estimate(
+            lambda m: np.asarray(m).sum(1) * 1.0,
+            60,
+            budget=2500,
+            method="kernel-weighting",
             key=0,
             constraints="weight",
         )

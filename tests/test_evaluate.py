@@ -82,6 +82,39 @@ def test_float64_data_of_a_traced_game_is_not_rounded():
         np.testing.assert_allclose(sj.evaluate(game, masks), masks @ weights, rtol=1e-14)
 
 
+def test_what_a_function_closes_over_may_change():
+    scale = [jnp.float32(1)]
+
+    class Model:
+        lower = "bounds are not a compiler"
+
+        def __call__(self, rows):
+            return rows @ jnp.asarray(weights, jnp.float32) * scale[0]
+
+    model = Model()
+    first = sj.evaluate(model, masks)
+    scale[0] = jnp.float32(3)
+    np.testing.assert_allclose(sj.evaluate(model, masks), 3 * first, rtol=1e-6)
+
+
+def test_a_failure_is_not_tried_again():
+    calls = []
+
+    def flaky(rows):
+        calls.append(type(rows))
+        raise ConnectionError("down")
+
+    with pytest.raises(ConnectionError):
+        sj.evaluate(flaky, masks)
+    assert calls == [np.ndarray]
+
+
+@pytest.mark.parametrize("bad", [masks[:0], masks.astype(float), masks[0]])
+def test_masks_are_checked(bad):
+    with pytest.raises(sj.ShapjaxError, match="expected Boolean"):
+        sj.evaluate(lambda rows: rows.sum(1), bad)
+
+
 def test_progress_reaches_the_end():
     calls = []
     sj.evaluate(
@@ -102,6 +135,12 @@ def test_progress_reaches_the_end():
         (lambda rows: 0.0, "returned shape"),
         (lambda rows: np.zeros(len(rows)) * 1j, "expected real"),
         (lambda rows: np.array(["x"] * len(rows)), "expected real"),
+        (lambda rows: (0.0 for _ in rows), "returned a generator"),
+        (lambda rows: None, "returned a NoneType"),
+        (lambda rows: np.ma.masked_greater(rows.sum(1) * 1.0, 1), "masked"),
+        (jax.jit(lambda rows: (rows.sum(1),)), "returned a tuple"),
+        (jax.jit(lambda rows: rows.sum(1) * 1j), "expected real"),
+        (jax.tree_util.Partial(lambda rows: np.asarray(rows).sum(1)), "cannot trace"),
         (lambda rows: jnp.full(len(rows), jnp.nan), "NaN"),
         (lambda rows: jnp.zeros((len(rows), 2)), "returned shape"),
     ],

@@ -26,6 +26,8 @@ import shapjax as sj
 
 shapiq = pytest.importorskip("shapiq", reason="shapiq is not installed (the peers extra has it)")
 
+pytestmark = pytest.mark.peers
+
 N = 5
 VALUES = np.random.default_rng(5).standard_normal(1 << N)
 OTHER_EMPTY = ("Co-Moebius", "BV", "kADD-SHAP", "SGV", "BGV", "CHGV", "IGV", "EGV", "JointSV")
@@ -56,5 +58,22 @@ def test_index_equals_shapiq(theirs, name, order):
 
 
 def test_there_is_no_index_of_shapiq_that_we_lack():
-    """Its egalitarian least core (ELC) is a linear program, not an index by sizes."""
+    """Its egalitarian least core (ELC) is a linear program, not an index by sizes: see below."""
     assert set(shapiq.ExactComputer.valid_indices) - {"ELC"} <= set(sj.index_names())
+
+
+def test_no_coalition_objects_more_than_in_shapiq_s_least_core():
+    """Its ELC minimises |x| + e at once, so it may trade a larger excess for a smaller norm.
+
+    The egalitarian least core has the least excess first: never more than theirs.
+    """
+    values = VALUES - VALUES[0]
+    computer = shapiq.ExactComputer(lambda masks: values[masks @ (1 << np.arange(N))], N)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = computer("ELC", 1)
+    theirs = np.array([found.values[found.interaction_lookup[(i,)]] for i in range(N)])
+    np.testing.assert_allclose(theirs.sum(), values[-1], atol=1e-6)
+    ours = sj.least_core(values)
+    np.testing.assert_allclose(sj.in_core(values, ours.payoff).excess, ours.excess, atol=1e-8)
+    assert ours.excess <= sj.in_core(values, theirs).excess + 1e-6

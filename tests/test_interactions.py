@@ -1,9 +1,11 @@
 """The result type."""
 
+import contextlib
 import itertools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,7 +36,9 @@ def test_look_up(found):
     assert [found.of_size(k).shape for k in range(4)] == [(math.comb(5, k),) for k in range(4)]
 
 
-@pytest.mark.parametrize("bad", [(0, 0), (5,), (-1, 2), (0, 1, 2, 3)])
+@pytest.mark.parametrize(
+    "bad", [(0, 0), (5,), (-1, 2), (0, 1, 2, 3), "ab", 1.5, slice(0, 2), (True, False)]
+)
 def test_wrong_coalitions_are_refused(found, bad):
     with pytest.raises(sj.ShapjaxError):
         found[bad]
@@ -45,6 +49,9 @@ def test_arithmetic(found):
     np.testing.assert_allclose(twice.pairs, (2 * found).pairs)
     np.testing.assert_allclose((twice - found).singles, found.singles)
     np.testing.assert_allclose((-found / 2).empty, -0.5 * found.empty)
+    np.testing.assert_allclose(sum([found, found]).pairs, twice.pairs)
+    with pytest.raises(TypeError):
+        list(found)
     with pytest.raises(sj.ShapjaxError, match="combine"):
         found + sj.interactions(np.zeros(32, np.float32), order=2)
 
@@ -84,6 +91,25 @@ def test_unreadable_files_are_refused(tmp_path, found):
         sj.Interactions.load(path)
     with pytest.raises(sj.ShapjaxError, match="cannot write"):
         found.save(tmp_path / "absent" / "x.npz")
+
+
+def test_damage_is_named(tmp_path, found):
+    path = tmp_path / "x.npz"
+    found.save(path)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 23):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        # Some bytes are padding or dates; whatever is noticed must be one of our errors.
+        with contextlib.suppress(sj.ShapjaxError):
+            sj.Interactions.load(path)
+    np.save(tmp_path / "y.npy", np.zeros(3))
+    with pytest.raises(sj.ShapjaxError):
+        sj.Interactions.load(tmp_path / "y.npy")
+
+
+def test_bfloat16_is_saved_as_float32(tmp_path):
+    sj.interactions(np.zeros(4, jnp.bfloat16)).save(tmp_path / "x.npz")
+    assert sj.Interactions.load(tmp_path / "x.npz").singles.dtype == np.float32
 
 
 def test_repr_reads_well(found):

@@ -86,8 +86,9 @@ def test_dtype_is_kept():
 
 def test_float64_without_x64_is_refused():
     for function in (sj.moebius, sj.zeta, sj.shapley_value, sj.interactions):
-        with pytest.raises(sj.DtypeError, match="jax_enable_x64"):
-            function(np.zeros(4))
+        for table in (np.zeros(4), list(np.zeros(4)), [np.zeros(4), np.zeros(4)]):
+            with pytest.raises(sj.DtypeError, match="jax_enable_x64"):
+                function(table)
 
 
 @pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((4, 0)), np.float32(1.0), [[1], [1, 2]]])

@@ -32,7 +32,7 @@ def load(name: str, weights: Weights | None = None) -> Backbone:
         ShapjaxError: there is no backbone of that name.
         WeightsError: weights are needed and not given, cannot be read, or do not fit.
     """
-    if name not in _REGISTRY:
+    if not isinstance(name, str) or name not in _REGISTRY:
         raise ShapjaxError(
             f"got backbone name {name!r}, expected one of {', '.join(names())}; give one of them."
         )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from shapjax.core.checks import one_of
 from shapjax.core.errors import ImageError
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class Backbone:
                 f"got a picture of mode {image.mode}, expected RGB; convert it first, "
                 "for example with shapjax.load_image."
             )
+        one_of(fit, ("crop", "stretch"), "fit")
         size = self.preprocessing.size
         if fit == "crop":
             scale = self.preprocessing.resize / min(image.size)

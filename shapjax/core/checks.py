@@ -7,6 +7,9 @@ from typing import Any
 
 from shapjax.core.errors import ShapjaxError
 
+MAX_PLAYERS = 1_000_000
+"""Most players whose coalitions can be counted at all; far beyond what memory allows."""
+
 
 def whole_number(value: Any, name: str, *, low: int, high: int | None = None) -> int:
     """``value`` as a Python int between ``low`` and ``high``, both included.
@@ -20,7 +23,8 @@ def whole_number(value: Any, name: str, *, low: int, high: int | None = None) ->
     except TypeError:
         raise ShapjaxError(f"{name} is {value!r}, expected a whole number {wanted}.") from None
     if number < low or (high is not None and number > high):
-        raise ShapjaxError(f"{name} is {number}, expected a whole number {wanted}.")
+        shown = number if abs(number) < 10**30 else "astronomically large"
+        raise ShapjaxError(f"{name} is {shown}, expected a whole number {wanted}.")
     return number
 
 
@@ -45,6 +49,6 @@ def one_of(value: Any, choices: tuple[str, ...], name: str) -> str:
     Raises:
         ShapjaxError: it is not.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ShapjaxError(f"{name} is {value!r}, expected one of {', '.join(choices)}.")
     return value

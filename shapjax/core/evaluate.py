@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from shapjax.core.checks import whole_number
-from shapjax.core.errors import ValueFunctionError
+from shapjax.core.errors import ShapjaxError, ValueFunctionError
 from shapjax.core.precision import float_array
 
 Progress = Callable[[int, int], None]
@@ -48,8 +49,9 @@ def evaluate(
     """Worth of each coalition.
 
     Args:
-        value_fn: a JAX function (traced once, jitted) or any Python callable (NumPy, a remote
-            model), [B, n] Boolean to [B] real.
+        value_fn: a JAX function (traced, jitted) or any Python callable (NumPy, a remote
+            model), [B, n] Boolean to [B] real. Repeated calls share a compilation where it is
+            itself jitted or a ``jax.tree_util.Partial``.
         masks: Boolean [M, n].
         chunk_size: coalitions per call; the last chunk of a JAX function is padded to it, so
             one shape is compiled.
@@ -66,6 +68,16 @@ def evaluate(
     """
     chunk_size = whole_number(chunk_size, "chunk_size", low=1)
     total = len(masks)
+    if getattr(masks, "ndim", 0) != 2 or masks.dtype != bool or total == 0:
+        raise ShapjaxError(
+            f"masks have shape {np.shape(masks)} and dtype {getattr(masks, 'dtype', None)}, "
+            "expected Boolean [M, n] with M >= 1."
+        )
+    if not callable(value_fn):
+        raise ShapjaxError(
+            f"the value function is a {type(value_fn).__name__}, expected something to call; "
+            "a table of values goes to shapjax.interactions."
+        )
     parts: list[Any] = []
     done = 0
     if traceable is None:
@@ -98,15 +110,35 @@ def is_traceable(value_fn: ValueFunction, n_players: int) -> bool:
 
 
 def _jitted(value_fn: ValueFunction) -> Callable[[Any], Any]:
-    game = value_fn if isinstance(value_fn, Partial) else Partial(value_fn)
-    for leaf in jax.tree.leaves(game):
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f":
-            float_array(leaf, "the value function's data")
-    return lambda masks: _run(game, jnp.asarray(masks))
+    if isinstance(value_fn, jax.stages.Wrapped):
+        run = value_fn
+    elif isinstance(value_fn, Partial):
+        for leaf in jax.tree.leaves(value_fn):
+            if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind == "f":
+                float_array(leaf, "the value function's data")
+        run = functools.partial(_run, value_fn)
+    else:
+        # Compiled anew each time: what the function closes over may have changed since.
+        run = jax.jit(lambda masks: value_fn(masks))
+
+    def call(masks: Any) -> Any:
+        try:
+            return run(jnp.asarray(masks))
+        except (
+            jax.errors.ConcretizationTypeError,
+            jax.errors.TracerArrayConversionError,
+            jax.errors.TracerIntegerConversionError,
+        ):
+            raise ValueFunctionError(
+                "the value function was given as a JAX function but JAX cannot trace it; pass "
+                "traceable=False, or a plain function instead of a jitted one or a Partial."
+            ) from None
+
+    return call
 
 
 def _plain(value_fn: ValueFunction) -> Callable[[Any], Any]:
-    return lambda masks: np.asarray(value_fn(np.asarray(masks)))
+    return lambda masks: np.asanyarray(value_fn(np.asarray(masks)))
 
 
 def _find_out(value_fn: ValueFunction, masks: Any) -> tuple[bool, list[Any]]:
@@ -117,17 +149,17 @@ def _find_out(value_fn: ValueFunction, masks: Any) -> tuple[bool, list[Any]]:
     alone would trace, but JAX would round its float64 constants while the 64-bit mode is off.
     The row tried is kept, so nothing is evaluated twice.
     """
-    if isinstance(value_fn, Partial) or hasattr(value_fn, "lower"):
+    if isinstance(value_fn, Partial | jax.stages.Wrapped):
         return True, []
     try:
         values = value_fn(np.asarray(masks[:1]))
-    except Exception:
-        if _traces(value_fn, masks.shape[1]):  # it wants JAX arrays
+    except (AttributeError, TypeError):
+        if _traces(value_fn, masks.shape[1]):  # it wants the methods of JAX arrays
             return True, []
         raise
     if isinstance(values, jax.Array) and _traces(value_fn, masks.shape[1]):
         return True, [_checked(values, 1)]
-    return False, [_checked(np.asarray(values), 1)]
+    return False, [_checked(np.asanyarray(values), 1)]
 
 
 def _traces(value_fn: ValueFunction, n_players: int) -> bool:
@@ -140,22 +172,32 @@ def _traces(value_fn: ValueFunction, n_players: int) -> bool:
 
 def _checked(values: Any, rows: int) -> Any:
     shape = getattr(values, "shape", None)
+    if shape is None or (shape == () and values.dtype == object):
+        kind = type(values.item() if shape == () else values).__name__
+        raise ValueFunctionError(
+            f"the value function returned a {kind} for {rows} coalitions, expected an array of "
+            f"shape ({rows},)."
+        )
     if shape != (rows,):
         raise ValueFunctionError(
             f"the value function returned shape {shape} for {rows} coalitions, "
             f"expected ({rows},): one number for each."
         )
+    if not (values.dtype == bool or jnp.issubdtype(values.dtype, jnp.number)) or (
+        jnp.issubdtype(values.dtype, jnp.complexfloating)
+    ):
+        raise ValueFunctionError(
+            f"the value function returned dtype {values.dtype}, expected real numbers."
+        )
+    if np.ma.is_masked(values):
+        raise ValueFunctionError("the value function returned masked entries, expected numbers.")
     return values
 
 
 def _as_float(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind in "biu":
-        return values.astype(np.float64)
-    if values.dtype.kind != "f":
-        raise ValueFunctionError(
-            f"the value function returned dtype {values.dtype}, expected real numbers."
-        )
-    return values.astype(np.float64) if values.dtype.itemsize > 8 else values
+    """float64 for whole numbers and anything wider than it; what it was otherwise."""
+    widen = values.dtype.kind in "biu" or values.dtype.itemsize > 8
+    return values.astype(np.float64) if widen else values
 
 
 def _require_finite(values: Any, masks: Any) -> None:

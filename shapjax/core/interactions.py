@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from shapjax.core.errors import ShapjaxError
+from shapjax.core.checks import whole_number
+from shapjax.core.errors import MemoryRefused, ShapjaxError
 from shapjax.core.files import write_whole
+from shapjax.core.memory import require_memory
 
 Array = jax.Array | np.ndarray
 
@@ -83,7 +85,8 @@ class Interactions:
         Raises:
             ShapjaxError: these interactions have no coefficients of that size.
         """
-        if not 0 <= size <= self.order:
+        size = whole_number(size, "size", low=0)
+        if size > self.order:
             raise ShapjaxError(
                 f"size is {size}, but these interactions hold sizes 0 to {self.order}; "
                 "ask for a larger order."
@@ -92,17 +95,21 @@ class Interactions:
 
     def __getitem__(self, coalition: int | Iterable[int]) -> Array:
         """Coefficient of one coalition, given as a player or an iterable of players."""
-        if isinstance(coalition, Iterable):
-            players = sorted(operator.index(player) for player in coalition)
-        else:
-            players = [operator.index(coalition)]
-        distinct = len(set(players)) == len(players)
+        members = list(coalition) if isinstance(coalition, Iterable) else [coalition]
+        numbers = all(hasattr(m, "__index__") and not isinstance(m, bool) for m in members)
+        players = sorted(operator.index(member) for member in members) if numbers else []
+        distinct = numbers and len(set(players)) == len(players)
         if not distinct or (players and not 0 <= players[0] <= players[-1] < self.n_players):
             raise ShapjaxError(
                 f"coalition is {coalition!r}, expected distinct players from 0 to "
                 f"{self.n_players - 1}."
             )
         return self.of_size(len(players))[..., lexicographic_rank(players, self.n_players)]
+
+    # Indexing is by coalition, so the old sequence protocol must not count up through it.
+    __iter__ = None
+    __contains__ = None
+    __array_ufunc__ = None
 
     def items(self, size: int) -> Iterable[tuple[tuple[int, ...], Array]]:
         """Pairs of (coalition, coefficient) for all coalitions of ``size`` players."""
@@ -113,6 +120,10 @@ class Interactions:
     def __add__(self, other: Interactions) -> Interactions:
         """Coefficient by coefficient; standard errors and statistics are dropped."""
         return self._combine(other, operator.add)
+
+    def __radd__(self, other: Any) -> Interactions:
+        """So that ``sum`` works, which starts from 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __sub__(self, other: Interactions) -> Interactions:
         """Coefficient by coefficient; standard errors and statistics are dropped."""
@@ -134,7 +145,13 @@ class Interactions:
 
     def __truediv__(self, divisor: Any) -> Interactions:
         """Every coefficient (and standard error) divided by a scalar."""
-        return self * (1 / divisor)
+        errors = self.standard_errors
+        return Interactions(
+            tuple(c / divisor for c in self.coefficients),
+            self.index,
+            self.n_players,
+            None if errors is None else tuple(e / abs(divisor) for e in errors),
+        )
 
     def __neg__(self) -> Interactions:
         """Every coefficient negated."""
@@ -167,14 +184,16 @@ class Interactions:
         return Interactions.from_arrays(load_npz(path), str(path))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The whole content as named arrays, for an npz archive."""
+        """The whole content as named arrays, for an npz archive; bfloat16 becomes float32."""
         stats = {key: np.asarray(value).tolist() for key, value in self.stats.items()}
         header = {"index": self.index, "n_players": self.n_players, "stats": stats}
         arrays = {"header": np.array(json.dumps(header))}
-        for size, coefficients in enumerate(self.coefficients):
-            arrays[f"size_{size}"] = np.asarray(coefficients)
-        for size, errors in enumerate(self.standard_errors or ()):
-            arrays[f"standard_error_{size}"] = np.asarray(errors)
+        for name, parts in (("size", self.coefficients), ("standard_error", self.standard_errors)):
+            for size, part in enumerate(parts or ()):
+                array = np.asarray(part)
+                arrays[f"{name}_{size}"] = (
+                    array if array.dtype.kind == "f" else array.astype(np.float32)
+                )
         return arrays
 
     @staticmethod
@@ -183,17 +202,19 @@ class Interactions:
         try:
             header = json.loads(str(arrays["header"]))
             index, n, stats = str(header["index"]), int(header["n_players"]), header["stats"]
-            sizes = sum(name.startswith("size_") for name in arrays)
-            coefficients = tuple(arrays[f"size_{k}"] for k in range(sizes))
-            errors = (
-                tuple(arrays[f"standard_error_{k}"] for k in range(sizes))
-                if ("standard_error_0" in arrays)
-                else None
+            sizes = range(sum(name.startswith("size_") for name in arrays))
+            coefficients = tuple(arrays[f"size_{k}"] for k in sizes)
+            errors = None
+            if "standard_error_0" in arrays:
+                errors = tuple(arrays[f"standard_error_{k}"] for k in sizes)
+            fits = bool(coefficients) and all(
+                part.dtype.kind == "f" and part.shape[-1] == math.comb(n, k)
+                for parts in (coefficients, errors or ())
+                for k, part in enumerate(parts)
             )
-            fits = all(c.shape[-1] == math.comb(n, k) for k, c in enumerate(coefficients))
         except (KeyError, ValueError, TypeError, IndexError):
             fits = False
-        if not fits or not coefficients:
+        if not fits:
             raise ShapjaxError(
                 f"{source} is an npz archive but does not hold interactions; "
                 "give a file written by Interactions.save."
@@ -259,10 +280,16 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read an npz archive without unpickling anything.
 
     Raises:
-        ShapjaxError: the file is missing, unreadable or not an npz archive of plain arrays.
+        ShapjaxError: the file is missing, unreadable or not an npz archive of plain arrays, or
+            unfolds to more than memory holds.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            unfolded = sum(entry.file_size for entry in archive.infolist())
+        require_memory(unfolded, f"the unfolded content of {path}", "give another file")
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except MemoryRefused:
+        raise
+    except Exception as error:  # a damaged archive may fail anywhere in zipfile, zlib or NumPy
         raise ShapjaxError(f"cannot read {path} as an npz archive ({error}).") from None

@@ -36,8 +36,11 @@ def float_array(x: Any, name: str) -> jax.Array:
         raise ShapjaxError(f"{name} has dtype {array.dtype}, expected real numbers.")
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return jnp.asarray(array).astype(jnp.result_type(float))
-    # Python numbers have no precision of their own; arrays do.
-    if array is x and array.dtype.itemsize > 4 and not x64_enabled():
+    if array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    # Python numbers have no precision of their own; arrays and NumPy scalars do.
+    typed = any(hasattr(leaf, "dtype") and leaf.dtype == array.dtype for leaf in jax.tree.leaves(x))
+    if typed and array.dtype.itemsize > 4 and not x64_enabled():
         raise DtypeError(
             f"{name} is {array.dtype} but JAX's 64-bit mode is off, so it would be rounded to "
             'float32; call jax.config.update("jax_enable_x64", True) first, '

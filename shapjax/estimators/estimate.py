@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shapjax.core.checks import one_of, whole_number
+from shapjax.core.checks import MAX_PLAYERS, one_of, whole_number
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
@@ -71,9 +71,9 @@ def estimate(
         progress: called with (done, total) after every chunk.
 
     Returns:
-        Interactions; ``stats`` holds ``evaluations``, ``rows`` and ``unknowns`` of the
-        regression, ``underdetermined`` (fewer rows than unknowns, so that the least-norm
-        solution is returned), solver ``steps`` and relative ``gradient``.
+        Interactions; ``stats`` holds ``evaluations``, ``v_empty``, ``v_grand``, the ``rows`` and
+        ``unknowns`` of the regression, ``underdetermined`` (fewer rows than unknowns, so that
+        the least-norm solution is returned), solver ``steps`` and relative ``gradient``.
 
     Raises:
         ShapjaxError: an argument is out of range, or the budget is below the constrained rows.
@@ -82,7 +82,7 @@ def estimate(
 
     Source: Hamilton et al. 2022, section 5.2; Lundberg & Lee 2017 for order 1.
     """
-    n = whole_number(n_players, "n_players", low=1)
+    n = whole_number(n_players, "n_players", low=1, high=MAX_PLAYERS)
     if index not in INDICES:
         raise ShapjaxError(
             f"index is {index!r}, but only {' and '.join(INDICES)} can be estimated; "
@@ -106,6 +106,8 @@ def estimate(
     rows, unknowns = len(plan.free), fit.coefficients[order].size
     stats = {
         "evaluations": len(masks),
+        "v_empty": float(values[0]),
+        "v_grand": float(values[len(plan.constrained) - 1]),
         "rows": rows,
         "unknowns": unknowns,
         "underdetermined": rows < unknowns - 1,
@@ -122,8 +124,14 @@ def as_key(key: jax.Array | int) -> jax.Array:
         ShapjaxError: it is neither.
     """
     if isinstance(key, jax.Array):
-        return key
-    seed = whole_number(key, "key", low=0, high=2**32 - 1)
+        raw = key.dtype == np.uint32 and key.shape == (2,)
+        if raw or (key.shape == () and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+            return key
+        raise ShapjaxError(
+            f"key is an array of shape {key.shape} and dtype {key.dtype}, expected one PRNG key "
+            "(jax.random.key) or a seed."
+        )
+    seed = whole_number(key, "seed", low=0, high=2**32 - 1)
     return jax.random.key(seed)
 
 
@@ -137,7 +145,7 @@ def _plan(sampler: Sampler, key: jax.Array, n: int, order: int, budget: int) -> 
             f"{min(constrained, total)}."
         )
     require_memory(
-        min(budget, total) * n * 13,
+        min(budget, total) * n * 24,
         f"{min(budget, total)} coalitions of {n} players",
         "lower the budget",
     )
@@ -152,13 +160,11 @@ def _fit(plan: Plan, values: jax.Array | np.ndarray, order: int, constraints: st
     if constraints == "weight":
         return fit_large_weight(plan, np.asarray(values), order=order)
     dtype = np.promote_types(values.dtype, np.float32)
-    # Only ratios count; the largest weight first becomes one, so that float32 can hold them.
-    weights = plan.weights / max(plan.weights, default=1.0)
     with precision_scope(dtype):
         fit = fit_eliminated(
             jnp.asarray(plan.free),
             jnp.asarray(values, dtype),
-            jnp.asarray(weights, dtype),
+            jnp.asarray(plan.weights, dtype),
             order=order,
         )
         return jax.tree.map(np.asarray, fit) if isinstance(values, np.ndarray) else fit

@@ -21,12 +21,14 @@ class Plan(NamedTuple):
         constrained: Boolean [c, n], the sizes below ``order`` and the grand coalition, in that
             order: the rows whose kernel weight is infinite.
         free: Boolean [rows, n], the sizes from ``order`` to n-1.
-        weights: float64 [rows], weight of each free row in the least squares.
+        weights: float64 [rows], weight of each free row in the least squares, at most one.
+        scale: what the papers' weights are in units of these.
     """
 
     constrained: np.ndarray
     free: jax.Array | np.ndarray
     weights: np.ndarray
+    scale: float = 1.0
 
 
 def constrained_masks(n: int, order: int) -> np.ndarray:
@@ -48,11 +50,28 @@ def kernel(n: int, order: int) -> np.ndarray:
 
     Source: Hamilton et al. 2022, eq. 7 (k = 2).
     """
-    weights = np.zeros(n + 1)
-    for s in range(order, n):
-        # Exact fractions: the binomials leave the range of floats near n = 1030.
-        weights[s] = float(Fraction(n - 1, math.comb(n, s) * math.comb(s, order) * (n - s)))
-    return weights
+    return np.array([float(weight) for weight in _kernel(n, order)])
+
+
+def _kernel(n: int, order: int) -> list[Fraction]:
+    """The kernel in exact fractions: the binomials leave the range of floats near n = 1030."""
+    return [
+        Fraction(n - 1, math.comb(n, s) * math.comb(s, order) * (n - s))
+        if order <= s < n
+        else Fraction(0)
+        for s in range(n + 1)
+    ]
+
+
+def _kernel_plan(n: int, order: int, free: jax.Array | np.ndarray) -> Plan:
+    """Free rows weighted by the kernel, in units of the largest weight among them."""
+    sizes = np.asarray(free.sum(axis=1))
+    weights = _kernel(n, order)
+    present = np.unique(sizes)
+    largest = max((weights[s] for s in present), default=Fraction(1))
+    relative = np.zeros(n + 1)
+    relative[present] = [float(weights[s] / largest) for s in present]
+    return Plan(constrained_masks(n, order), free, relative[sizes], float(largest))
 
 
 def size_law(n: int, order: int) -> np.ndarray:
@@ -87,15 +106,14 @@ def kernel_weighting(key: jax.Array, n: int, order: int, rows: int) -> Plan:
     Draws are conditioned on not being a constrained coalition, which is evaluated anyway.
     """
     free = draw_by_size(key, jnp.asarray(uniform_law(n, order), jnp.float32), rows=rows)
-    sizes = np.asarray(free.sum(axis=1))
-    return Plan(constrained_masks(n, order), free, kernel(n, order)[sizes])
+    return _kernel_plan(n, order, free)
 
 
 def every_coalition(n: int, order: int) -> Plan:
     """All 2**n coalitions, weighted by the kernel: the regression is then exact."""
     sizes = range(order, n)
     free = np.concatenate([masks_of_size(n, s) for s in sizes] or [np.zeros((0, n), bool)])
-    return Plan(constrained_masks(n, order), free, kernel(n, order)[free.sum(axis=1)])
+    return _kernel_plan(n, order, free)
 
 
 @functools.partial(jax.jit, static_argnames="rows")

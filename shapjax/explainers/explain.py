@@ -82,7 +82,7 @@ def explain(
     *,
     method: str = "gram-sam",
     order: int = 2,
-    side: Literal["query", "retrieved"] = "retrieved",
+    side: Literal["query", "retrieved"] | None = None,
     players: Literal["features", "superpixels"] | None = None,
     background: Any = "blur",
     budget: int | None = None,
@@ -99,7 +99,7 @@ def explain(
             regression on feature locations), ``"gram-sam"`` (nearly exact on feature
             locations) or ``"kernel-shap"`` (kernel regression on superpixels).
         order: 1, credit of the parts of one picture; 2, of pairs of parts.
-        side: the picture whose parts play at first order.
+        side: the picture whose parts play at first order, by default the retrieved one.
         players: ``"features"`` or ``"superpixels"``; by default what the method is named for.
         background: what replaces masked parts: ``"blur"``, ``"mean"``, ``"black"`` or a picture.
         budget: the most coalitions evaluated; by default the paper's (5,000 at first order,
@@ -117,6 +117,10 @@ def explain(
     Source: Hamilton et al. 2022, sections 4 and 5; see each method's module.
     """
     begun = time.perf_counter()
+    if not isinstance(model, Backbone):
+        raise ShapjaxError(
+            f"model is a {type(model).__name__}, expected a backbone from shapjax.backbones.load."
+        )
     record = METHODS[one_of(method, tuple(METHODS), "method")]
     order = whole_number(order, "order", low=1, high=2)
     kind = record.players[0] if players is None else players
@@ -127,16 +131,20 @@ def explain(
         )
     if budget is not None and record.budgets is None:
         raise ShapjaxError(f"budget is {budget}, but {method} is a closed form; leave it out.")
-    one_of(side, ("query", "retrieved"), "side")
-    masked = "both" if order == 2 else side
+    if side is not None:
+        one_of(side, ("query", "retrieved"), "side")
+        if order == 2:
+            raise ShapjaxError(
+                f"side is {side!r}, but at order 2 both pictures play; leave it out."
+            )
+    masked = "both" if order == 2 else side or "retrieved"
     game = similarity_game(
         model, query, retrieved, players=kind, masked=masked, background=background
     )
     if budget is None:
         budget = record.budgets[order - 1] if record.budgets else 0
     found = record.explain(game, order, budget, as_key(key), progress)
-    ends = np.stack([np.zeros(game.n_players, bool), np.ones(game.n_players, bool)])
-    v_empty, v_grand = np.asarray(evaluate(game.value_fn, ends, traceable=True), float)
+    stats = found.stats or _ends(game)
     return Explanation(
         method=method,
         backbone=model.name,
@@ -144,8 +152,15 @@ def explain(
         query_players=game.query_players,
         retrieved_players=game.retrieved_players,
         similarity=game.similarity,
-        v_grand=float(v_grand),
-        v_empty=float(v_empty),
-        evaluations=int(found.stats.get("evaluations", 0)),
+        v_grand=float(stats["v_grand"]),
+        v_empty=float(stats["v_empty"]),
+        evaluations=int(stats["evaluations"]),
         seconds=time.perf_counter() - begun,
     )
+
+
+def _ends(game: SimilarityGame) -> dict[str, float]:
+    """Worth of no part and of all parts, for a closed form that evaluates nothing."""
+    ends = np.stack([np.zeros(game.n_players, bool), np.ones(game.n_players, bool)])
+    v_empty, v_grand = np.asarray(evaluate(game.value_fn, ends), float)
+    return {"v_empty": v_empty, "v_grand": v_grand, "evaluations": len(ends)}

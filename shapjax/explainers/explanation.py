@@ -31,7 +31,8 @@ class Explanation:
         similarity: similarity of the two whole pictures.
         v_grand: worth v(N) of the game that was explained.
         v_empty: worth v(empty), both backgrounds.
-        evaluations: coalitions whose worth was computed.
+        evaluations: coalitions that were evaluated (Gram SAM: around which all derivatives were
+            taken).
         seconds: wall time, compilation included.
     """
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shapjax.games.images import is_image_like, load_image
+from shapjax.games.images import load_image
 
 if TYPE_CHECKING:
     from shapjax.backbones.record import Backbone
@@ -33,8 +32,6 @@ def background(kind: Any, picture: np.ndarray, backbone: Backbone) -> np.ndarray
     Raises:
         ImageError: a counterfactual picture cannot be read.
     """
-    if not is_image_like(kind):
-        kind = os.fspath(kind)
     if isinstance(kind, str) and kind in NAMES:
         return {"blur": _blur, "mean": _mean, "black": np.zeros_like}[kind](picture)
     return backbone.resize(load_image(kind), fit="stretch")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +17,24 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that is decoded; more would take over 300 MB for nothing, since networks
-see a few hundred pixels a side."""
+"""Largest picture that is decoded, up to a gigabyte at the peak; networks see a few hundred
+pixels a side."""
+
+
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "MPO",
+    "WEBP",
+    "TIFF",
+    "GIF",
+    "BMP",
+    "PPM",
+    "ICO",
+    "TGA",
+    "JPEG2000",
+    "AVIF",
+)
 
 
 def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Image.Image:
@@ -36,37 +54,55 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Ima
     from PIL import Image
 
     if isinstance(source, Image.Image):
-        return _upright_rgb(source, "the picture")
+        with _decoding("the picture"):
+            return _upright_rgb(source, "the picture")
     if isinstance(source, np.ndarray):
         return _upright_rgb(_from_array(source), "the array")
-    return _from_file(Path(source))
+    if isinstance(source, str | os.PathLike):
+        return _from_file(Path(source))
+    raise ImageError(
+        f"got a {type(source).__name__}, expected a path, a PIL image or a NumPy array."
+    )
 
 
 def _from_file(path: Path) -> Image.Image:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder, expected a picture; name a file in it.")
-    with warnings.catch_warnings():
+    Image.init()
+    # Formats that are decoded in this process: some of Pillow's hand the file to other programs.
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    with _decoding(str(path)), warnings.catch_warnings():
         # Our own limit speaks instead of Pillow's two thresholds.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            with Image.open(path) as image:
-                return _upright_rgb(image, str(path))
-        except FileNotFoundError:
-            raise ImageError(f"{path} does not exist; check the name.") from None
-        except UnidentifiedImageError:
-            raise ImageError(
-                f"{path} is not a picture that can be read; give a PNG, JPEG, WebP or TIFF file."
-            ) from None
-        except Image.DecompressionBombError:
-            raise _too_large(str(path), "more than Pillow opens") from None
-        except ImageError:
-            raise
-        except Exception as error:  # decoders raise whatever a damaged file makes them raise
-            raise ImageError(
-                f"{path} is damaged or unreadable ({error}); give a whole picture."
-            ) from None
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise ImageError(f"{path} is {kind}, expected a picture; name a picture file.")
+        with Image.open(path, formats=formats) as image:
+            return _upright_rgb(image, str(path))
+
+
+@contextlib.contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Turn whatever a missing, foreign or damaged picture raises into one sentence."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{name} does not exist; check the name.") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{name} is not a picture that can be read; give a PNG, JPEG, WebP or TIFF file."
+        ) from None
+    except Image.DecompressionBombError:
+        raise _too_large(name, "more than Pillow opens") from None
+    except Exception as error:  # decoders raise whatever a damaged file makes them raise
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(
+            f"{name} is damaged or unreadable ({reason}); give a whole picture."
+        ) from None
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -127,10 +163,3 @@ def _eight_bit(grey: np.ndarray) -> Image.Image:
 def _too_large(name: str, came: str) -> ImageError:
     limit = MAX_PIXELS // 1_000_000
     return ImageError(f"{name} has {came}, expected at most {limit} megapixels; scale it down.")
-
-
-def is_image_like(source: Any) -> bool:
-    """Whether ``load_image`` would try it as a picture already in memory."""
-    from PIL import Image
-
-    return isinstance(source, Image.Image | np.ndarray)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shapjax.coalitions.enumerate import all_masks
-from shapjax.core.checks import players_of_table, whole_number
+from shapjax.core.checks import MAX_PLAYERS, players_of_table, whole_number
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
@@ -169,7 +169,7 @@ def _of_value_function(
 ) -> Interactions:
     if n_players is None:
         raise ShapjaxError("a value function was given without n_players; say how many there are.")
-    n = whole_number(n_players, "n_players", low=0)
+    n = whole_number(n_players, "n_players", low=0, high=MAX_PLAYERS)
     cardinal, order = index_and_order(index, order, n, p)
     streamed = TABLE_PLAYERS < n <= MOST_PLAYERS and order <= HIGHEST_BY_BLOCKS
     if checkpoint is not None or streamed:
