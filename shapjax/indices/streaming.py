@@ -226,7 +226,7 @@ def _identity(
     digest = hashlib.sha256(gamma.astype(float).tobytes())
     if isinstance(value_fn, Partial):
         for leaf in jax.tree.leaves(value_fn):
-            if jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+            if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 leaf = jax.random.key_data(leaf)
             digest.update(np.asarray(leaf).tobytes())
     return {
