@@ -20,8 +20,14 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 
 from shapjax.coalitions.enumerate import members_of_size
+from shapjax.core.checks import whole_number
+from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
+from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
+from shapjax.core.precision import precision_scope
+from shapjax.estimators.distinct import distinct_coalitions
 from shapjax.estimators.product_kernel import (
+    MOST_PLAYERS,
     derivative_weights,
     index_tables,
     kernel_matrix,
@@ -29,6 +35,7 @@ from shapjax.estimators.product_kernel import (
     size_index,
 )
 from shapjax.indices.cardinal import CardinalIndex
+from shapjax.indices.weights import index_and_order
 
 Array = jax.Array
 
@@ -40,6 +47,106 @@ NUGGET = 1e-7
 
 SELECTION_ROWS = 600
 """Most rows by whose likelihood lambda and the scale are chosen."""
+
+
+TRUSTED, DOUBTED = 0.2, 0.4
+"""Posterior variance over the spread of the estimates: from where they are shrunk, and fully."""
+
+
+def estimate_gaussian_process(
+    value_fn: ValueFunction,
+    n_players: int,
+    index: str | CardinalIndex = "STII",
+    order: int | None = None,
+    budget: int = 2000,
+    *,
+    key: jax.Array,
+    p: float | None = None,
+    chunk_size: int = DEFAULT_CHUNK,
+    traceable: bool | None = None,
+    progress: Progress | None = None,
+) -> Interactions:
+    """Any cardinal index of a game from a budget of distinct coalitions.
+
+    Args:
+        value_fn: worth of coalitions, Boolean [B, n] to [B].
+        n_players: n, at most 1000.
+        index: name of a cardinal index, or one of your own; static.
+        order: its order; static.
+        budget: the most coalitions evaluated; from 2**n on, all of them.
+        key: PRNG key.
+        p: probability of BV, BII, FBII and BGV.
+        chunk_size: coalitions per call of ``value_fn``.
+        traceable: whether ``value_fn`` is a JAX function; None finds out.
+        progress: called with (done, total) after every chunk.
+
+    Returns:
+        Interactions in float64 NumPy arrays, with standard errors: the posterior's. ``stats``
+        holds ``evaluations``, ``v_empty``, ``v_grand``, the kernel's ``rate``, the ``growth`` of
+        the spread by size, and the ``shrinkage`` of each size towards its mean (1 is none).
+
+    Raises:
+        ShapjaxError: an argument is out of range, or the budget is below the sizes taken whole.
+        ValueFunctionError: the value function misbehaved.
+        MemoryRefused: the kernel matrix does not fit into memory.
+
+    Cost: O(budget**3).
+    """
+    n = whole_number(n_players, "n_players", low=1, high=MOST_PLAYERS)
+    cardinal, order = index_and_order(index, order, n, p)
+    masks = distinct_coalitions(key, n, order, budget)
+    _require_matrix(len(masks))
+    values = evaluate(
+        value_fn, masks, chunk_size=chunk_size, traceable=traceable, progress=progress
+    )
+    return index_of_values(masks, np.asarray(values, np.float64), cardinal, order)
+
+
+def index_of_values(
+    masks: np.ndarray, values: np.ndarray, index: CardinalIndex, order: int
+) -> Interactions:
+    """The estimate from coalitions already evaluated.
+
+    Args:
+        masks: distinct coalitions, Boolean [M, n]; the empty and the grand one among them.
+        values: their worth, float64 [M].
+        index: any cardinal index.
+        order: its order.
+
+    Returns:
+        Interactions, as ``estimate_gaussian_process``.
+    """
+    with precision_scope(np.float64):
+        process = fit_process(masks, values[:, None])
+        found = read_process(process, index, order)
+        errors = posterior_errors(process, index, order)
+    shrunk = [_shrink(*pair) for pair in zip(found, errors, strict=True)]
+    sizes = masks.sum(axis=1)
+    stats = {
+        "evaluations": len(masks),
+        "v_empty": float(values[sizes == 0][0]),
+        "v_grand": float(values[sizes == masks.shape[1]][0]),
+        "rate": process.rate,
+        "growth": float(np.log(process.scale[1])),
+        "shrinkage": [factor for _, factor in shrunk],
+    }
+    parts = tuple(part for part, _ in shrunk)
+    return Interactions(parts, index.label, masks.shape[1], errors, stats)
+
+
+def _shrink(values: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Towards their mean, where their spread is little more than their errors.
+
+    Under the model the posterior mean needs none. Games unlike the model (a threshold, say) show
+    by errors as large as the spread, and there the constant answer would be the better one. The
+    sum stays, hence efficiency.
+    """
+    spread = values.var()
+    if spread == 0:
+        return values, 1.0
+    doubt = float((errors**2).mean() / spread)
+    factor = 1 - min(doubt, 1.0) * float(np.clip((doubt - TRUSTED) / (DOUBTED - TRUSTED), 0, 1))
+    return values.mean() + factor * (values - values.mean()), factor
 
 
 class Process(NamedTuple):
@@ -118,9 +225,7 @@ def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Proc
     Cost: O(M**3) time, 3 matrices of M**2 numbers.
     """
     rows, n = masks.shape
-    require_memory(
-        8 * 3 * rows**2, f"the kernel matrix of {rows} coalitions", "lower the budget"
-    )
+    _require_matrix(rows)
     z = jnp.asarray(masks, jnp.float64)
     chosen = np.arange(rows)
     if rows > SELECTION_ROWS:
@@ -150,6 +255,10 @@ def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Proc
         solved.factor,
         float(solved.variance),
     )
+
+
+def _require_matrix(rows: int) -> None:
+    require_memory(8 * 3 * rows**2, f"the kernel matrix of {rows} coalitions", "lower the budget")
 
 
 def _rates(n: int) -> list[float]:

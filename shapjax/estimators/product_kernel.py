@@ -89,6 +89,30 @@ def index_tables(
     Raises:
         ShapjaxError: too many players.
     """
+    weights = derivative_weights(index, order, n)
+    return [
+        np.tensordot(row, derivative_tables(n, s, rate, scale, index.form), 1)
+        for s, row in enumerate(weights)
+    ]
+
+
+def derivative_tables(
+    n: int,
+    size: int,
+    rate: float,
+    scale: np.ndarray | None = None,
+    form: str = "derivatives",
+) -> np.ndarray:
+    r"""Mean discrete derivatives of :math:`\sigma(|S|)\, e^{-\lambda |S \triangle T|}`.
+
+    Returns:
+        float64 [n-s+1, n+1, s+1]: entry [u, t, c] is the mean over all U of size u outside A of
+        the derivative with respect to A at U (for ``"marginals"``, of what A adds as one), where
+        s = |A|, t = |T|, c = |A and T|; zero where no such A exists.
+
+    Raises:
+        ShapjaxError: too many players.
+    """
     if n > MOST_PLAYERS:
         raise ShapjaxError(
             f"n_players is {n}, but the product kernel's index is known up to {MOST_PLAYERS}; "
@@ -96,22 +120,16 @@ def index_tables(
         )
     sigma = np.ones(n + 1) if scale is None else np.asarray(scale, np.float64)
     r = math.exp(-rate)
-    weights = derivative_weights(index, order, n)
-    tables = []
-    for s, row in enumerate(weights):
-        rest = n - s
-        share = row / np.array([math.comb(rest, u) for u in range(rest + 1)], np.float64)
-        # Per a = |T minus A|: sum over U of q(u) k(U, T), split by |U|.
-        inside, outside = _powers(r, 1.0, rest), _powers(1.0, r, rest)
-        sums = np.stack(
-            [share * np.convolve(inside[a], outside[rest - a]) for a in range(rest + 1)]
-        )
-        shifted = np.stack([sums @ sigma[level : level + rest + 1] for level in range(s + 1)])
-        table = np.zeros((n + 1, s + 1))
-        for c in range(s + 1):
-            a = np.arange(rest + 1)
-            table[a + c, c] = _head(r, s, c, index.form) @ shifted
-        tables.append(table)
+    rest = n - size
+    counts = np.array([math.comb(rest, u) for u in range(rest + 1)], np.float64)
+    # Row a = |T minus A|: the mean over U of the product of the players outside A.
+    inside, outside = _powers(r, 1.0, rest), _powers(1.0, r, rest)
+    means = np.stack([np.convolve(inside[a], outside[rest - a]) for a in range(rest + 1)]) / counts
+    levels = np.stack([sigma[level : level + rest + 1] for level in range(size + 1)])
+    tables = np.zeros((rest + 1, n + 1, size + 1))
+    for c in range(size + 1):
+        head = _head(r, size, c, form) @ levels
+        tables[:, c : c + rest + 1, c] = (means * head).T
     return tables
 
 
