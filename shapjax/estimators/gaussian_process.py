@@ -94,8 +94,8 @@ def estimate_gaussian_process(
     """
     n = whole_number(n_players, "n_players", low=1, high=MOST_PLAYERS)
     cardinal, order = index_and_order(index, order, n, p)
+    _require_matrix(min(whole_number(budget, "budget", low=0), 1 << n))
     masks = distinct_coalitions(key, n, order, budget)
-    _require_matrix(len(masks))
     values = evaluate(
         value_fn, masks, chunk_size=chunk_size, traceable=traceable, progress=progress
     )
