@@ -245,7 +245,14 @@ def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Proc
     scale = np.exp(growth * np.arange(n + 1))
     weight = np.exp(-growth * masks.sum(axis=1))[:, None]
     basis, knots = _basis(masks)
-    solved = solve(z, jnp.asarray(basis * weight), jnp.asarray(values * weight), rate)
+    inputs = z, jnp.asarray(basis * weight), jnp.asarray(values * weight)
+    solved = solve(*inputs, rate)
+    # More rows show finer detail: from the subset's lambda upwards while the likelihood grows.
+    for next_rate in [finer for finer in _rates(n) if finer > rate and rows > SELECTION_ROWS]:
+        other = solve(*inputs, next_rate)
+        if not other.likelihood > solved.likelihood:
+            break
+        solved, rate = other, next_rate
     return Process(
         z,
         rate,
