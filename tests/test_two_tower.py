@@ -72,7 +72,7 @@ def test_towers_beat_the_kernel_fifty_times_at_the_same_number_of_encodes():
     exact, _ = exact_cross(a, b, 8, 7)
     game = lambda z: (a(z[:, :8]) * b(z[:, 8:])).sum(axis=1)  # noqa: E731
     ours, kernel = [], []
-    for seed in range(3):
+    for seed in range(2):
         found = estimate_two_tower(a, b, 8, 7, budget=96, key=jax.random.key(seed))
         assert found.encodes <= 96
         ours.append(((found.cross - exact) ** 2).mean())

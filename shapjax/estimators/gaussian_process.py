@@ -34,6 +34,7 @@ from shapjax.estimators.product_kernel import (
     read_index,
     size_index,
 )
+from shapjax.estimators.shrinkage import held_out_factor, shrink
 from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.weights import index_and_order
 
@@ -47,10 +48,6 @@ NUGGET = 1e-7
 
 SELECTION_ROWS = 600
 """Most rows by whose likelihood lambda and the scale are chosen."""
-
-
-TRUSTED, DOUBTED = 0.2, 0.4
-"""Posterior variance over the spread of the estimates: from where they are shrunk, and fully."""
 
 
 def estimate_gaussian_process(
@@ -120,7 +117,12 @@ def index_of_values(
         process = fit_process(masks, values[:, None])
         found = read_process(process, index, order)
         errors = posterior_errors(process, index, order)
-    shrunk = [_shrink(*pair) for pair in zip(found, errors, strict=True)]
+    shrunk = [shrink(*pair) for pair in zip(found[:2], errors[:2], strict=True)]
+    for s in range(2, order + 1):
+        confirm = functools.partial(
+            held_out_factor, masks, values, process.scale, estimate=_pairs_of
+        )
+        shrunk.append(shrink(found[s], errors[s], confirm if s == 2 else None))
     sizes = masks.sum(axis=1)
     stats = {
         "evaluations": len(masks),
@@ -134,19 +136,10 @@ def index_of_values(
     return Interactions(parts, index.label, masks.shape[1], errors, stats)
 
 
-def _shrink(values: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Towards their mean, where their spread is little more than their errors.
-
-    Under the model the posterior mean needs none. Games unlike the model (a threshold, say) show
-    by errors as large as the spread, and there the constant answer would be the better one. The
-    sum stays, hence efficiency.
-    """
-    spread = values.var()
-    if spread == 0:
-        return values, 1.0
-    doubt = float((errors**2).mean() / spread)
-    factor = 1 - min(doubt, 1.0) * float(np.clip((doubt - TRUSTED) / (DOUBTED - TRUSTED), 0, 1))
-    return values.mean() + factor * (values - values.mean()), factor
+def _pairs_of(masks: np.ndarray, values: np.ndarray) -> np.ndarray:
+    with precision_scope(np.float64):
+        index, order = index_and_order("STII", 2, masks.shape[1])
+        return read_process(fit_process(masks, values[:, None]), index, order)[2]
 
 
 class Process(NamedTuple):
