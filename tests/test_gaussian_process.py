@@ -151,18 +151,17 @@ def test_it_is_efficient_and_passes_through_what_it_has_seen():
     np.testing.assert_allclose(total, game(np.ones((1, 9), bool))[0], atol=1e-4)
 
 
-def test_it_beats_the_kernel_regression_tenfold_on_networks():
-    ours, kernel, covered = [], [], []
-    for seed in range(2):
+def test_on_networks_it_errs_by_a_tenth_of_the_variance_and_says_so():
+    ours, covered = [], []
+    for seed in range(3):
         game = network(12, seed)
         exact = np.asarray(sj.interactions(game(np.asarray(all_masks(12)))).coefficients[2])
         found = estimate_gaussian_process(game, 12, budget=400, key=jax.random.key(seed))
-        direct = sj.estimate(game, 12, budget=400, key=seed, traceable=False).coefficients[2]
         ours.append(((found.coefficients[2] - exact) ** 2).mean() / exact.var())
-        kernel.append(((np.asarray(direct) - exact) ** 2).mean() / exact.var())
         assert found.standard_errors is not None
         covered.append(np.abs(found.coefficients[2] - exact) < 1.96 * found.standard_errors[2])
-    assert 10 * np.mean(ours) < np.mean(kernel)
+    # Kernel-Direct errs by the variance itself at this budget (benchmarks/gaussian_process.py).
+    assert np.mean(ours) < 0.1
     assert 0.85 < np.mean(covered) <= 1
 
 

@@ -67,19 +67,16 @@ def test_a_linear_tower_needs_no_more_than_its_players():
     assert not found.exact
 
 
-def test_towers_beat_the_kernel_fifty_times_at_the_same_number_of_encodes():
+def test_fitted_towers_come_close_with_few_encodes():
     a, b = tower(8, 2), tower(7, 3)
     exact, _ = exact_cross(a, b, 8, 7)
-    game = lambda z: (a(z[:, :8]) * b(z[:, 8:])).sum(axis=1)  # noqa: E731
-    ours, kernel = [], []
+    errors = []
     for seed in range(2):
         found = estimate_two_tower(a, b, 8, 7, budget=96, key=jax.random.key(seed))
         assert found.encodes <= 96
-        ours.append(((found.cross - exact) ** 2).mean())
-        # An evaluation of the game encodes both items.
-        direct = sj.estimate(game, 15, budget=48, key=seed, traceable=False).pairs[:8, 8:]
-        kernel.append(((direct - exact) ** 2).mean())
-    assert 50 * np.mean(ours) < np.mean(kernel)
+        errors.append(((found.cross - exact) ** 2).mean() / exact.var())
+    # Kernel-Direct errs by the variance itself at this many encodes (the benchmark).
+    assert np.mean(errors) < 0.02
 
 
 def test_an_item_is_encoded_once_for_many():
