@@ -1,0 +1,351 @@
+r"""Interaction indices read off a Gaussian process fitted to the coalitions evaluated.
+
+The model is :math:`v(S) = h(|S|) + e^{c |S|} g(S)`: a free function of the size, and a Gaussian
+process g with covariance :math:`\tau^2 e^{-\lambda |S \triangle T|}` whose spread may grow or
+shrink with the size. Any cardinal index of its posterior mean has a closed form
+(``product_kernel``), so that no table of 2**n is ever made. Since no coalition is evaluated twice
+and the posterior mean passes through every value, the estimate becomes exact as the budget
+reaches 2**n, whatever the game.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve, solve_triangular
+
+from shapjax.coalitions.enumerate import members_of_size
+from shapjax.core.checks import whole_number
+from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
+from shapjax.core.interactions import Interactions
+from shapjax.core.memory import require_memory
+from shapjax.core.precision import precision_scope
+from shapjax.estimators.distinct import distinct_coalitions
+from shapjax.estimators.product_kernel import (
+    MOST_PLAYERS,
+    derivative_weights,
+    index_tables,
+    kernel_matrix,
+    read_index,
+    size_index,
+)
+from shapjax.estimators.shrinkage import held_out_factor, shrink
+from shapjax.indices.cardinal import CardinalIndex
+from shapjax.indices.weights import index_and_order
+
+Array = jax.Array
+
+RATES = (0.3, 0.75, 1.5, 3.0, 6.0, 12.0)
+"""The kernel's lambda times the number of players: what is tried."""
+
+NUGGET = 1e-7
+"""Variance of what the process cannot see, beside its own: keeps the Cholesky factor sound."""
+
+SELECTION_ROWS = 600
+"""Most rows by whose likelihood lambda and the scale are chosen."""
+
+
+def estimate_gaussian_process(
+    value_fn: ValueFunction,
+    n_players: int,
+    index: str | CardinalIndex = "STII",
+    order: int | None = None,
+    budget: int = 2000,
+    *,
+    key: jax.Array,
+    p: float | None = None,
+    chunk_size: int = DEFAULT_CHUNK,
+    traceable: bool | None = None,
+    progress: Progress | None = None,
+) -> Interactions:
+    """Any cardinal index of a game from a budget of distinct coalitions.
+
+    Args:
+        value_fn: worth of coalitions, Boolean [B, n] to [B].
+        n_players: n, at most 1000.
+        index: name of a cardinal index, or one of your own; static.
+        order: its order; static.
+        budget: the most coalitions evaluated; from 2**n on, all of them.
+        key: PRNG key.
+        p: probability of BV, BII, FBII and BGV.
+        chunk_size: coalitions per call of ``value_fn``.
+        traceable: whether ``value_fn`` is a JAX function; None finds out.
+        progress: called with (done, total) after every chunk.
+
+    Returns:
+        Interactions in float64 NumPy arrays, with standard errors: the posterior's. ``stats``
+        holds ``evaluations``, ``v_empty``, ``v_grand``, the kernel's ``rate``, the ``growth`` of
+        the spread by size, and the ``shrinkage`` of each size towards its mean (1 is none).
+
+    Raises:
+        ShapjaxError: an argument is out of range, or the budget is below the sizes taken whole.
+        ValueFunctionError: the value function misbehaved.
+        MemoryRefused: the kernel matrix does not fit into memory.
+
+    Cost: O(budget**3).
+    """
+    n = whole_number(n_players, "n_players", low=1, high=MOST_PLAYERS)
+    cardinal, order = index_and_order(index, order, n, p)
+    _require_matrix(min(whole_number(budget, "budget", low=0), 1 << n))
+    masks = distinct_coalitions(key, n, order, budget)
+    values = evaluate(
+        value_fn, masks, chunk_size=chunk_size, traceable=traceable, progress=progress
+    )
+    return index_of_values(masks, np.asarray(values, np.float64), cardinal, order)
+
+
+def index_of_values(
+    masks: np.ndarray, values: np.ndarray, index: CardinalIndex, order: int
+) -> Interactions:
+    """The estimate from coalitions already evaluated.
+
+    Args:
+        masks: distinct coalitions, Boolean [M, n]; the empty and the grand one among them.
+        values: their worth, float64 [M].
+        index: any cardinal index.
+        order: its order.
+
+    Returns:
+        Interactions, as ``estimate_gaussian_process``.
+    """
+    with precision_scope(np.float64):
+        process = fit_process(masks, values[:, None])
+        found = read_process(process, index, order)
+        errors = posterior_errors(process, index, order)
+    shrunk = [shrink(*pair) for pair in zip(found[:2], errors[:2], strict=True)]
+    for s in range(2, order + 1):
+        confirm = functools.partial(
+            held_out_factor, masks, values, process.scale, estimate=_pairs_of
+        )
+        shrunk.append(shrink(found[s], errors[s], confirm if s == 2 else None))
+    sizes = masks.sum(axis=1)
+    stats = {
+        "evaluations": len(masks),
+        "v_empty": float(values[sizes == 0][0]),
+        "v_grand": float(values[sizes == masks.shape[1]][0]),
+        "rate": process.rate,
+        "growth": float(np.log(process.scale[1])),
+        "shrinkage": [factor for _, factor in shrunk],
+    }
+    parts = tuple(part for part, _ in shrunk)
+    return Interactions(parts, index.label, masks.shape[1], errors, stats)
+
+
+def _pairs_of(masks: np.ndarray, values: np.ndarray) -> np.ndarray:
+    with precision_scope(np.float64):
+        index, order = index_and_order("STII", 2, masks.shape[1])
+        return read_process(fit_process(masks, values[:, None]), index, order)[2]
+
+
+class Process(NamedTuple):
+    """A fitted Gaussian process.
+
+    Attributes:
+        z: masks as numbers, float64 [M, n].
+        rate: the kernel's lambda.
+        scale: e^(c s) by size, float64 [n+1].
+        sizes: the function of the size, float64 [n+1, ...].
+        beta: weights of the kernel functions, float64 [M, ...].
+        factor: lower Cholesky factor of the kernel matrix with nugget, float64 [M, M].
+        variance: tau squared, mean over outputs.
+    """
+
+    z: Array
+    rate: float
+    scale: np.ndarray
+    sizes: np.ndarray
+    beta: Array
+    factor: Array
+    variance: float
+
+
+class _Solved(NamedTuple):
+    beta: Array
+    sizes: Array
+    factor: Array
+    variance: Array
+    likelihood: Array
+
+
+@jax.jit
+def solve(z: Array, basis: Array, values: Array, rate: Array) -> _Solved:
+    """Universal kriging for one lambda: mean coefficients, weights, restricted likelihood.
+
+    Args:
+        z: masks as numbers, float64 [M, n].
+        basis: functions of the mean at the rows, float64 [M, p]; zero columns do no harm.
+        values: float64 [M, outputs].
+        rate: lambda.
+    """
+    rows, outputs = values.shape
+    matrix = kernel_matrix(z, z, rate) + NUGGET * jnp.eye(rows)
+    factor = jnp.linalg.cholesky(matrix)
+    both = solve_triangular(factor, jnp.concatenate([basis, values], axis=1), lower=True)
+    white, target = both[:, : basis.shape[1]], both[:, basis.shape[1] :]
+    gram = white.T @ white
+    # A column of zeros gets a unit pivot, hence coefficient and log determinant zero.
+    used = jnp.diagonal(gram) > 0
+    ridge = jnp.where(used, 1e-12 * jnp.diagonal(gram), 1.0)
+    root = jnp.linalg.cholesky(gram + jnp.diag(ridge))
+    mean = cho_solve((root, True), white.T @ target)
+    rest = target - white @ mean
+    beta = solve_triangular(factor, rest, lower=True, trans=1)
+    freedom = jnp.maximum(rows - used.sum(), 1)
+    tiny = jnp.finfo(values.dtype).tiny
+    variance = jnp.maximum((rest**2).sum() / (freedom * outputs), tiny)
+    determinants = jnp.log(jnp.diagonal(factor)).sum() + jnp.log(jnp.diagonal(root)).sum()
+    likelihood = -outputs * (0.5 * freedom * jnp.log(variance) + determinants)
+    return _Solved(beta, mean, factor, variance, likelihood)
+
+
+def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Process:
+    """Fit the process: lambda and the growth c by restricted likelihood, then one solve.
+
+    Args:
+        masks: distinct coalitions, Boolean [M, n].
+        values: their worth, float64 [M, outputs]; outputs share lambda and c. Call it where
+            JAX keeps float64.
+        seed: picks the rows by which lambda and c are chosen where there are many.
+
+    Raises:
+        MemoryRefused: the kernel matrix does not fit into memory.
+
+    Cost: O(M**3) time, 3 matrices of M**2 numbers.
+    """
+    rows, n = masks.shape
+    _require_matrix(rows)
+    z = jnp.asarray(masks, jnp.float64)
+    chosen = np.arange(rows)
+    if rows > SELECTION_ROWS:
+        chosen = np.random.default_rng(seed).choice(rows, SELECTION_ROWS, replace=False)
+    best = (-math.inf, 1.0, 0.0)
+    for growth in growths(masks, values):
+        weight = np.exp(-growth * masks[chosen].sum(axis=1))[:, None]
+        basis = _basis(masks[chosen])[0] * weight
+        scores = _likelihoods(
+            z[chosen], jnp.asarray(basis), jnp.asarray(values[chosen] * weight), tuple(_rates(n))
+        )
+        jacobian = values.shape[1] * np.log(weight).sum()
+        scores = np.asarray(scores) + jacobian
+        place = int(np.nanargmax(scores)) if np.isfinite(scores).any() else len(scores) - 1
+        best = max(best, (float(scores[place]), _rates(n)[place], growth))
+    _, rate, growth = best
+    scale = np.exp(growth * np.arange(n + 1))
+    weight = np.exp(-growth * masks.sum(axis=1))[:, None]
+    basis, knots = _basis(masks)
+    inputs = z, jnp.asarray(basis * weight), jnp.asarray(values * weight)
+    solved = solve(*inputs, rate)
+    # More rows show finer detail: from the subset's lambda upwards while the likelihood grows.
+    for next_rate in [finer for finer in _rates(n) if finer > rate and rows > SELECTION_ROWS]:
+        other = solve(*inputs, next_rate)
+        if not other.likelihood > solved.likelihood:
+            break
+        solved, rate = other, next_rate
+    return Process(
+        z,
+        rate,
+        scale,
+        knots @ np.asarray(solved.sizes),
+        solved.beta,
+        solved.factor,
+        float(solved.variance),
+    )
+
+
+def _require_matrix(rows: int) -> None:
+    require_memory(8 * 3 * rows**2, f"the kernel matrix of {rows} coalitions", "lower the budget")
+
+
+def _rates(n: int) -> list[float]:
+    return [rate / n for rate in RATES]
+
+
+@functools.partial(jax.jit, static_argnames="rates")
+def _likelihoods(z: Array, basis: Array, values: Array, rates: tuple[float, ...]) -> Array:
+    return jax.lax.map(lambda rate: solve(z, basis, values, rate).likelihood, jnp.asarray(rates))
+
+
+def growths(masks: np.ndarray, values: np.ndarray) -> list[float]:
+    """Candidates of c: none, and the slope of the log spread within a size over the size."""
+    sizes = masks.sum(axis=1)
+    counts = np.bincount(sizes)
+    present = np.flatnonzero(counts > 1)
+    spread = np.array([values[sizes == s].var(axis=0).mean() for s in present])
+    present, spread = present[spread > 0], spread[spread > 0]
+    if len(present) < 3:
+        return [0.0]
+    weight = np.sqrt(np.minimum(counts[present], 30))
+    slope = np.polyfit(present, 0.5 * np.log(spread), 1, w=weight)[0]
+    return [0.0, float(np.clip(slope, -2, 2))]
+
+
+def _basis(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Functions of the size: [M, n+1] at the rows, [n+1, n+1] at every size.
+
+    One is free at each size that occurs, and they are joined linearly in between; the columns
+    of the sizes that do not occur are zero.
+    """
+    n = masks.shape[1]
+    sizes = masks.sum(axis=1)
+    present = np.unique(sizes)
+    knots = np.zeros((n + 1, n + 1))
+    for size in present:
+        knots[:, size] = np.interp(np.arange(n + 1), present, (present == size).astype(float))
+    return knots[sizes], knots
+
+
+def read_process(process: Process, index: CardinalIndex, order: int) -> tuple[np.ndarray, ...]:
+    """Any cardinal index of the posterior mean (of one output), per size [C(n, s)]."""
+    n = process.z.shape[1]
+    tables = index_tables(index, order, n, process.rate, process.scale)
+    found = _read(process.z, process.beta[:, 0], [jnp.asarray(t) for t in tables])
+    level = size_index(index, order, n) @ process.sizes[:, 0]
+    return tuple(np.asarray(part) + level[s] for s, part in enumerate(found))
+
+
+_read = jax.jit(read_index)
+
+
+def posterior_errors(process: Process, index: CardinalIndex, order: int) -> tuple[np.ndarray, ...]:
+    """Posterior standard deviation of the index under the model, per size [C(n, s)].
+
+    Cost: O(M**2) for each coefficient.
+    """
+    n = process.z.shape[1]
+    tables = index_tables(index, order, n, process.rate, process.scale)
+    weights = derivative_weights(index, order, n)
+    out = []
+    for s, table in enumerate(tables):
+        members = jnp.asarray(members_of_size(n, s))
+        found = _explained(process.z, process.factor, jnp.asarray(table), members)
+        prior = _prior(table, weights[s], process.scale, index.form)
+        variance = process.variance * np.maximum(prior - np.asarray(found), 0)
+        out.append(np.sqrt(variance))
+    return tuple(out)
+
+
+@jax.jit
+def _explained(z: Array, factor: Array, table: Array, members: Array) -> Array:
+    """Variance of the index of each A that the rows explain, in units of tau squared."""
+    inside = z[:, members].sum(axis=-1).astype(jnp.int32)
+    sizes = z.sum(axis=1).astype(jnp.int32)
+    cross = table[sizes[:, None], inside]
+    return (solve_triangular(factor, cross, lower=True) ** 2).sum(axis=0)
+
+
+def _prior(table: np.ndarray, weights: np.ndarray, scale: np.ndarray, form: str) -> float:
+    """The index of the index: variance a priori of the index of an A of one size."""
+    s = table.shape[1] - 1
+    total = 0.0
+    for level in range(s + 1):
+        sign = (-1) ** (s - level) * math.comb(s, level)
+        if form == "marginals":
+            sign = (level == s) - (level == 0)
+        sizes = np.arange(len(weights)) + level
+        total += sign * (weights * scale[sizes] * table[sizes, level]).sum()
+    return float(total)

@@ -1,0 +1,241 @@
+r"""The product kernel on coalitions, and what any cardinal index makes of it.
+
+With r in (0, 1), :math:`k(S, T) = r^{|S \triangle T|}` is a product over players, and so is a
+function of S for every fixed T. The index of a coalition A of that function depends on T only
+through :math:`|T|` and :math:`|A \cap T|`: a small table holds it for all A and T at once.
+
+Written by discrete derivatives, a cardinal index is :math:`I(A) = \sum_{U \subseteq N \setminus A}
+q(|A|, |U|)\, \Delta_A v(U)`. A derivative of a product is a product, and the sum over all U of one
+size is a coefficient of :math:`\prod_{i \notin A} (f_i(0) + f_i(1) x)
+= (r + x)^a (1 + r x)^{n-s-a}`, where :math:`a = |T \setminus A|`: sums of positive numbers,
+where the dividends themselves would cancel.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shapjax.coalitions.enumerate import members_of_size
+from shapjax.core.errors import ShapjaxError
+from shapjax.core.interactions import lexicographic_rank
+from shapjax.indices.cardinal import CardinalIndex
+from shapjax.indices.weights import weight_table
+
+MOST_PLAYERS = 1000
+"""Beyond it binomials leave the range of float64."""
+
+
+def kernel_matrix(a: jax.Array, b: jax.Array, rate: jax.Array | float) -> jax.Array:
+    """exp(-rate |S xor T|) for masks S in a and T in b, float [A, B], by one matrix product.
+
+    Args:
+        a: masks as numbers, float [A, n].
+        b: float [B, n].
+        rate: positive.
+    """
+    sizes = a.sum(axis=1)[:, None] + b.sum(axis=1)
+    return jnp.exp(-rate * (sizes - 2 * (a @ b.T)))
+
+
+def derivative_weights(index: CardinalIndex, order: int, n: int) -> list[np.ndarray]:
+    r"""Weights of a cardinal index by discrete derivatives, times the number of coalitions.
+
+    From weights w over dividends, :math:`q(s, u) = \sum_j \binom{n-s-u}{j} (-1)^j w(s, s+u+j)`,
+    summed exactly. Of the form ``"marginals"`` the weights of v(U + A) - v(U).
+
+    Returns:
+        Per size s = 0..order, float64 [n-s+1]: :math:`\binom{n-s}{u} q(s, u)`.
+    """
+    table = weight_table(index, order, n)
+    out = []
+    for s in range(order + 1):
+        row = table[s]
+        rest = n - s
+        if index.form == "marginals":
+            exact = [row[u] for u in range(rest + 1)]
+        else:
+            exact = [
+                sum(
+                    ((-1) ** j * math.comb(rest - u, j) * row[s + u + j])
+                    for j in range(rest - u + 1)
+                )
+                for u in range(rest + 1)
+            ]
+        out.append(np.array([float(Fraction(q) * math.comb(rest, u)) for u, q in enumerate(exact)]))
+    return out
+
+
+def index_tables(
+    index: CardinalIndex, order: int, n: int, rate: float, scale: np.ndarray | None = None
+) -> list[np.ndarray]:
+    r"""The index of :math:`S \mapsto \sigma(|S|)\, e^{-\lambda |S \triangle T|}`.
+
+    Args:
+        index: any cardinal index.
+        order: its order k.
+        n: number of players, at most 1000.
+        rate: the kernel's lambda.
+        scale: sigma by size, float [n+1]; None for one.
+
+    Returns:
+        Per size s = 0..k, float64 [n+1, s+1]: entry [t, c] is the index of any A of size s
+        with |T| = t and |A and T| = c; zero where no such A exists.
+
+    Raises:
+        ShapjaxError: too many players.
+    """
+    weights = derivative_weights(index, order, n)
+    return [
+        np.tensordot(row, derivative_tables(n, s, rate, scale, index.form), 1)
+        for s, row in enumerate(weights)
+    ]
+
+
+def derivative_tables(
+    n: int,
+    size: int,
+    rate: float,
+    scale: np.ndarray | None = None,
+    form: str = "derivatives",
+) -> np.ndarray:
+    r"""Mean discrete derivatives of :math:`\sigma(|S|)\, e^{-\lambda |S \triangle T|}`.
+
+    Returns:
+        float64 [n-s+1, n+1, s+1]: entry [u, t, c] is the mean over all U of size u outside A of
+        the derivative with respect to A at U (for ``"marginals"``, of what A adds as one), where
+        s = |A|, t = |T|, c = |A and T|; zero where no such A exists.
+
+    Raises:
+        ShapjaxError: too many players.
+    """
+    if n > MOST_PLAYERS:
+        raise ShapjaxError(
+            f"n_players is {n}, but the product kernel's index is known up to {MOST_PLAYERS}; "
+            "merge some players."
+        )
+    sigma = np.ones(n + 1) if scale is None else np.asarray(scale, np.float64)
+    r = math.exp(-rate)
+    rest = n - size
+    counts = np.array([math.comb(rest, u) for u in range(rest + 1)], np.float64)
+    # Row a = |T minus A|: the mean over U of the product of the players outside A.
+    inside, outside = _powers(r, 1.0, rest), _powers(1.0, r, rest)
+    means = np.stack([np.convolve(inside[a], outside[rest - a]) for a in range(rest + 1)]) / counts
+    levels = np.stack([sigma[level : level + rest + 1] for level in range(size + 1)])
+    tables = np.zeros((rest + 1, n + 1, size + 1))
+    for c in range(size + 1):
+        head = _head(r, size, c, form) @ levels
+        tables[:, c : c + rest + 1, c] = (means * head).T
+    return tables
+
+
+def _powers(constant: float, slope: float, highest: int) -> list[np.ndarray]:
+    """Coefficients of (constant + slope x)^a for a = 0..highest."""
+    powers = [np.ones(1)]
+    for _ in range(highest):
+        powers.append(np.convolve(powers[-1], [constant, slope]))
+    return powers
+
+
+def _head(r: float, s: int, c: int, form: str) -> np.ndarray:
+    """What the members of A contribute by how many of them are in, float64 [s+1].
+
+    c of them lie in T: a factor is 1 where both agree and r where not, with the sign of the
+    derivative; a marginal knows only all and none.
+    """
+    if form == "marginals":
+        head = np.zeros(s + 1)
+        head[0] -= r**c
+        head[s] += r ** (s - c)
+        return head
+    head = np.ones(1)
+    for member in range(s):
+        head = np.convolve(head, [-r, 1.0] if member < c else [-1.0, r])
+    return head
+
+
+def size_index(index: CardinalIndex, order: int, n: int) -> np.ndarray:
+    r"""The index of functions of the size alone, float64 [order+1, n+1].
+
+    Row s times h(0..n) is the index of :math:`S \mapsto h(|S|)` for any A of size s.
+    """
+    rows = np.zeros((order + 1, n + 1))
+    for s, share in enumerate(derivative_weights(index, order, n)):
+        if index.form == "marginals":
+            step = np.zeros(s + 1)
+            step[0] -= 1
+            step[s] += 1
+        else:
+            step = np.array([(-1) ** (s - level) * math.comb(s, level) for level in range(s + 1)])
+        # Sum over u and l of share(u) step(l) h(u + l).
+        rows[s] = np.convolve(share, step)
+    return rows
+
+
+def read_index(
+    z: jax.Array, coefficients: jax.Array, tables: list[jax.Array]
+) -> tuple[jax.Array, ...]:
+    r"""The index of :math:`S \mapsto \sum_m \beta_m k(S, T_m)` for all A up to the order.
+
+    A table's row is a polynomial in |A and T|, which in Newton's form is a sum over the subsets
+    of A, so that moments of the masks (for pairs :math:`Z^T \mathrm{diag}(\gamma) Z`) suffice.
+
+    Args:
+        z: masks T_m as numbers, float [M, n].
+        coefficients: beta, float [M].
+        tables: from ``index_tables``.
+
+    Returns:
+        Per size s, float [C(n, s)], lexicographic.
+    """
+    n = z.shape[1]
+    sizes = z.sum(axis=1).astype(jnp.int32)
+    out = []
+    for s, table in enumerate(tables):
+        rows = jnp.asarray(table, z.dtype)[sizes]
+        total = jnp.zeros(math.comb(n, s), z.dtype)
+        for j in range(s + 1):
+            gamma = coefficients * rows[:, 0]
+            moments = moments_of_size(z, gamma, j)
+            total = total + moments[subset_ranks(n, s, j)].sum(axis=1)
+            rows = rows[:, 1:] - rows[:, :-1]
+        out.append(total)
+    return tuple(out)
+
+
+def moments_of_size(z: jax.Array, gamma: jax.Array, size: int) -> jax.Array:
+    """Sum of gamma over the masks that hold J, for every J of one size, [C(n, size)]."""
+    n = z.shape[1]
+    if size == 0:
+        return gamma.sum()[None]
+    if size == 1:
+        return gamma @ z
+    # All but the last two members by a walk over the former, the last two by a matrix product.
+    first, second = np.triu_indices(n, 1)
+    if size == 2:
+        return (z.T @ (gamma[:, None] * z))[first, second]
+    lead = members_of_size(n, size - 2)
+
+    def pairs(members: jax.Array) -> jax.Array:
+        return z.T @ ((gamma * z[:, members].prod(axis=1))[:, None] * z)
+
+    every = jax.lax.map(pairs, jnp.asarray(lead))
+    members = members_of_size(n, size)
+    ranks = np.array([lexicographic_rank(list(m), n) for m in members[:, :-2].tolist()])
+    return every[ranks, members[:, -2], members[:, -1]]
+
+
+def subset_ranks(n: int, size: int, part: int) -> np.ndarray:
+    """Ranks of the subsets of size ``part`` of every coalition, int [C(n, size), C(size, part)]."""
+    members = members_of_size(n, size)
+    chosen = members[:, members_of_size(size, part)]
+    # rank = C(n, part) - 1 - sum_p C(n - 1 - m_p, part - p): the combinatorial number system.
+    rank = np.full(chosen.shape[:2], math.comb(n, part) - 1)
+    for place in range(part):
+        counts = np.array([math.comb(n - 1 - m, part - place) for m in range(n)])
+        rank -= counts[chosen[:, :, place]]
+    return rank

@@ -1,0 +1,204 @@
+"""The Gaussian process on coalitions: its plan, the index of its mean, its errors."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shapjax as sj
+from shapjax.coalitions.enumerate import all_masks
+from shapjax.estimators.distinct import distinct_coalitions, size_counts
+from shapjax.estimators.gaussian_process import (
+    estimate_gaussian_process,
+    fit_process,
+    index_of_values,
+    posterior_errors,
+    read_process,
+)
+from shapjax.estimators.product_kernel import index_tables, kernel_matrix, read_index
+from shapjax.estimators.shrinkage import held_out_factor, shrink
+from shapjax.indices.weights import index_and_order
+
+INDICES = [("STII", 1), ("STII", 2), ("STII", 3), ("SII", 2), ("BII", 2), ("FSII", 2), ("SGV", 2)]
+
+
+@pytest.fixture(autouse=True)
+def _x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def table_game(values):
+    n = len(values).bit_length() - 1
+    return lambda masks: values[np.asarray(masks) @ (1 << np.arange(n))]
+
+
+def network(n, seed, width=20):
+    rng = np.random.default_rng(seed)
+    shapes = [(n, width), (width, width), (width, 1)]
+    layers = [rng.normal(scale=np.sqrt(2 / sum(s)), size=s) for s in shapes]
+
+    def value(masks):
+        hidden = np.maximum(np.maximum(np.asarray(masks, float) @ layers[0], 0) @ layers[1], 0)
+        return (hidden @ layers[2])[:, 0]
+
+    return value
+
+
+@pytest.fixture(scope="module")
+def process():
+    with jax.enable_x64(True):
+        masks = distinct_coalitions(jax.random.key(0), 10, 2, 100)
+        rng = np.random.default_rng(0)
+        values = network(10, 0)(masks) * np.exp(0.2 * masks.sum(axis=1)) + rng.normal(size=100)
+        return fit_process(masks, values[:, None])
+
+
+@pytest.fixture(scope="module")
+def posterior_table(process):
+    """Posterior mean and covariance of every worth, from the model's formula alone."""
+    z = np.asarray(process.z)
+    every = np.asarray(all_masks(10), float)
+    distance = lambda a, b: (a[:, None, :] != b[None, :, :]).sum(axis=-1)  # noqa: E731
+    scale = process.scale[every.sum(axis=1).astype(int)]
+    cross = np.exp(-process.rate * distance(every, z)) * scale[:, None]
+    mean = process.sizes[every.sum(axis=1).astype(int), 0] + cross @ np.asarray(process.beta)[:, 0]
+    own = np.exp(-process.rate * distance(every, every)) * scale * scale[:, None]
+    noisy = np.exp(-process.rate * distance(z, z)) + 1e-7 * np.eye(len(z))
+    return mean, process.variance * (own - cross @ np.linalg.solve(noisy, cross.T))
+
+
+@pytest.mark.parametrize(("index", "order"), INDICES)
+def test_the_index_is_that_of_the_posterior_mean(process, posterior_table, index, order):
+    cardinal, order = index_and_order(index, order, 10)
+    exact = sj.interactions(posterior_table[0], index, order)
+    found = read_process(process, cardinal, order)
+    for a, b in zip(found, exact.coefficients, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+@pytest.mark.parametrize(("index", "order"), [("STII", 2), ("SII", 2), ("SGV", 1)])
+def test_the_errors_are_those_of_the_posterior_covariance(process, posterior_table, index, order):
+    cardinal, order = index_and_order(index, order, 10)
+    once = sj.interactions(jnp.asarray(posterior_table[1]), index, order)
+    errors = posterior_errors(process, cardinal, order)
+    for s in range(order + 1):
+        twice = sj.interactions(jnp.asarray(once.of_size(s)).T, index, order).of_size(s)
+        variance = np.diagonal(np.asarray(twice))
+        np.testing.assert_allclose(errors[s] ** 2, variance, atol=1e-7 * process.variance)
+
+
+def test_a_kernel_function_by_hand():
+    # Two players, T = {0}, r = 1/2: v = r, 1, r^2, r for {}, {0}, {1}, {0, 1}.
+    index, order = index_and_order("STII", 2, 2)
+    tables = index_tables(index, order, 2, math.log(2))
+    found = read_index(jnp.array([[1.0, 0.0]]), jnp.ones(1), [jnp.asarray(t) for t in tables])
+    np.testing.assert_allclose(found[0], [0.5])
+    np.testing.assert_allclose(found[1], [0.5, -0.25])
+    np.testing.assert_allclose(found[2], [-0.25])
+
+
+def test_the_kernel_is_the_distance():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((5, 7)) < 0.5, rng.random((4, 7)) < 0.5
+    expected = [[math.exp(-0.3 * (x ^ y).sum()) for y in b] for x in a]
+    np.testing.assert_allclose(
+        kernel_matrix(*(jnp.asarray(m, float) for m in (a, b)), 0.3), expected
+    )
+
+
+@pytest.mark.parametrize(("n", "order"), [(1, 1), (4, 2), (9, 2), (9, 3), (15, 2), (40, 1)])
+def test_the_plan_keeps_the_budget_and_repeats_nothing(n, order):
+    least = sum(math.comb(n, s) for s in range(order)) + 1
+    for budget in (least, least + 7, 3 * least, 400):
+        masks = distinct_coalitions(jax.random.key(1), n, order, budget)
+        assert masks.shape == (min(budget, 2**n), n)
+        assert len(np.unique(masks, axis=0)) == len(masks)
+        counts = np.bincount(masks.sum(axis=1), minlength=n + 1)
+        assert counts.tolist() == size_counts(n, order, min(budget, 2**n))
+        for size in [*range(order), n]:
+            assert counts[size] == math.comb(n, size)
+
+
+def test_drawn_coalitions_are_uniform_within_their_size():
+    masks = np.concatenate([distinct_coalitions(jax.random.key(s), 12, 2, 120) for s in range(200)])
+    drawn = masks[masks.sum(axis=1) == 5]
+    pairs = np.array([drawn[:, i] & drawn[:, j] for i, j in itertools.combinations(range(12), 2)])
+    share = 5 * 4 / (12 * 11)
+    z = (pairs.mean(axis=1) - share) / math.sqrt(share * (1 - share) / len(drawn))
+    # 66 normal deviates exceed 4.5 with probability below 1e-3.
+    assert np.abs(z).max() < 4.5
+
+
+def test_over_all_coalitions_it_is_exact():
+    values = np.random.default_rng(3).normal(size=2**7)
+    exact = sj.interactions(values, "STII", 2)
+    found = estimate_gaussian_process(table_game(values), 7, budget=10**6, key=jax.random.key(0))
+    assert found.stats["evaluations"] == 2**7
+    for a, b in zip(found.coefficients, exact.coefficients, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_it_is_efficient_and_passes_through_what_it_has_seen():
+    game = network(9, 4)
+    found = estimate_gaussian_process(game, 9, budget=120, key=jax.random.key(0))
+    singles = game(np.eye(9, dtype=bool)) - game(np.zeros((1, 9), bool))
+    np.testing.assert_allclose(found.singles, singles, atol=1e-4)
+    total = sum(part.sum() for part in found.coefficients)
+    np.testing.assert_allclose(total, game(np.ones((1, 9), bool))[0], atol=1e-4)
+
+
+def test_on_networks_it_errs_by_a_tenth_of_the_variance_and_says_so():
+    ours, covered = [], []
+    for seed in range(3):
+        game = network(12, seed)
+        exact = np.asarray(sj.interactions(game(np.asarray(all_masks(12)))).coefficients[2])
+        found = estimate_gaussian_process(game, 12, budget=400, key=jax.random.key(seed))
+        ours.append(((found.coefficients[2] - exact) ** 2).mean() / exact.var())
+        assert found.standard_errors is not None
+        covered.append(np.abs(found.coefficients[2] - exact) < 1.96 * found.standard_errors[2])
+    # Kernel-Direct errs by the variance itself at this budget (benchmarks/gaussian_process.py).
+    assert np.mean(ours) < 0.1
+    assert 0.85 < np.mean(covered) <= 1
+
+
+def test_on_boolean_polynomials_it_beats_the_constant_answer():
+    rng = np.random.default_rng(5)
+    values = np.asarray(sj.zeta(rng.uniform(0, 10, size=2**12)))
+    exact = np.asarray(sj.interactions(values).coefficients[2])
+    found = estimate_gaussian_process(table_game(values), 12, budget=400, key=jax.random.key(0))
+    assert ((found.coefficients[2] - exact) ** 2).mean() < 0.7 * exact.var()
+
+
+def test_values_without_spread_give_nothing_but_their_level():
+    masks = distinct_coalitions(jax.random.key(0), 6, 2, 40)
+    found = index_of_values(masks, np.full(40, 3.0), *index_and_order("STII", 2, 6))
+    np.testing.assert_allclose(found.empty, 3)
+    np.testing.assert_allclose(found.singles, 0, atol=1e-9)
+    np.testing.assert_allclose(found.pairs, 0, atol=1e-9)
+
+
+def test_where_errors_exceed_the_spread_held_out_coalitions_decide():
+    masks = distinct_coalitions(jax.random.key(0), 12, 2, 300)
+    first, second = np.triu_indices(12, 1)
+    pairs = np.random.default_rng(0).normal(size=66)
+    values = 1 + (masks[:, first] & masks[:, second]) @ pairs
+    scale = np.ones(13)
+    assert held_out_factor(masks, values, scale, lambda m, v: pairs) == pytest.approx(1)
+    assert held_out_factor(masks, values, scale, lambda m, v: 2 * pairs) == pytest.approx(0.5)
+    assert held_out_factor(masks, values, scale, lambda m, v: -pairs) == 0
+    shrunk, factor = shrink(pairs, 2 * np.ones(66), lambda: 0.25)
+    assert factor == 0.25
+    np.testing.assert_allclose(shrunk.sum(), pairs.sum())
+    assert shrink(pairs, 0.1 * np.ones(66))[1] == 1
+
+
+def test_too_much_is_refused():
+    key = jax.random.key(0)
+    with pytest.raises(sj.ShapjaxError, match="budget is 5"):
+        estimate_gaussian_process(network(9, 0), 9, budget=5, key=key)
+    with pytest.raises(sj.MemoryRefused, match="kernel matrix"):
+        estimate_gaussian_process(network(40, 0), 40, budget=2_000_000, key=key)
