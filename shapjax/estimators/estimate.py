@@ -38,6 +38,23 @@ def estimate(
 ) -> Interactions:
     """Estimate interaction indices from a budget of evaluations.
 
+    ====================  ============================  =======================================
+    method                indices                       coalitions
+    ====================  ============================  =======================================
+    kernel-direct         STII of any order, SV         independent, by the kernel's law of sizes
+    kernel-weighting      STII of any order, SV         independent, uniform; weighted rows
+    kernel-border         STII of any order, SV         distinct; sizes at both ends taken whole
+    kernel-shap           SV                            independent, with their complements
+    leverage-shap         SV                            distinct, with complements, sizes alike
+    permutation           STII of any order, SV         along orders of arrival; unbiased
+    shap-iq               every index of                distinct; sums that are unbiased
+                          ``interactions``
+    svarm-iq              likewise                      distinct; means by size and intersection
+    ====================  ============================  =======================================
+
+    A coalition that comes twice is evaluated once and counts once in the budget, but for
+    kernel-direct and kernel-weighting, which evaluate and count it again, as their paper does.
+
     Args:
         value_fn: worth of coalitions, Boolean [B, n] to [B]: a JAX function (jitted, called in
             chunks of one shape) or any Python callable.

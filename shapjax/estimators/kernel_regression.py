@@ -11,7 +11,7 @@ import numpy as np
 from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.precision import precision_scope
-from shapjax.estimators import sampling
+from shapjax.estimators import kernel_plans, sampling
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.regression import Fit, fit_eliminated, fit_large_weight
@@ -37,7 +37,8 @@ def kernel_direct(problem: Problem, oracle: Oracle, *, constraints: str = "elimi
 
     Source: Hamilton et al. 2022, section 5.2; Lundberg & Lee 2017 for order 1.
     """
-    return _regress("kernel-direct", sampling.kernel_direct, problem, oracle, constraints)
+    sampler = sampling.kernel_direct
+    return _regress("kernel-direct", sampler, problem, oracle, constraints, cached=False)
 
 
 def kernel_weighting(problem: Problem, oracle: Oracle, *, constraints: str = "eliminate") -> Answer:
@@ -45,14 +46,63 @@ def kernel_weighting(problem: Problem, oracle: Oracle, *, constraints: str = "el
 
     Source: Hamilton et al. 2022, section 5.2.
     """
-    return _regress("kernel-weighting", sampling.kernel_weighting, problem, oracle, constraints)
+    sampler = sampling.kernel_weighting
+    return _regress("kernel-weighting", sampler, problem, oracle, constraints, cached=False)
+
+
+def kernel_border(problem: Problem, oracle: Oracle, *, constraints: str = "eliminate") -> Answer:
+    """Kernel-Direct without repetitions; else as Kernel-Direct.
+
+    Sizes whose expected count covers them, which are those at both ends, are taken whole; the
+    others share the rest by the kernel's law, distinct within their size.
+
+    Source: Hamilton et al. 2022, section 5.2 (the regression); the enumeration of sizes from
+    both ends is that of the reference implementation of Lundberg & Lee 2017.
+    """
+    return _regress("kernel-border", kernel_plans.border, problem, oracle, constraints)
+
+
+def kernel_shap(
+    problem: Problem, oracle: Oracle, *, paired: bool = True, constraints: str = "eliminate"
+) -> Answer:
+    """KernelSHAP, for SV: independent draws by the Shapley kernel's law.
+
+    Args:
+        problem: what to estimate.
+        oracle: where to ask; a coalition drawn twice costs nothing.
+        paired: whether each coalition comes with its complement.
+        constraints: as in Kernel-Direct.
+
+    Source: Lundberg & Lee 2017; Covert & Lee 2021, section 4 (pairs).
+    """
+    if not isinstance(paired, bool):
+        raise ShapjaxError(f"paired is {paired!r}, expected True or False.")
+    sampler = kernel_plans.with_complements if paired else sampling.kernel_direct
+    return _regress("kernel-shap", sampler, problem, oracle, constraints, first_order=True)
+
+
+def leverage_shap(problem: Problem, oracle: Oracle, *, constraints: str = "eliminate") -> Answer:
+    """Leverage SHAP, for SV: distinct pairs of complements, every size alike, weighted rows.
+
+    Source: Musco & Witter 2025, section 3. Deviation: counts of sizes are rounded, not random,
+    so that the budget is met.
+    """
+    sampler = kernel_plans.by_leverage
+    return _regress("leverage-shap", sampler, problem, oracle, constraints, first_order=True)
 
 
 def _regress(
-    method: str, sampler: Sampler, problem: Problem, oracle: Oracle, constraints: str
+    method: str,
+    sampler: Sampler,
+    problem: Problem,
+    oracle: Oracle,
+    constraints: str,
+    *,
+    cached: bool = True,
+    first_order: bool = False,
 ) -> Answer:
     n, order = problem.n, problem.order
-    problem.require_index(method, "STII", "SV")
+    problem.require_index(method, *(("SV",) if first_order else ("STII", "SV")))
     one_of(constraints, CONSTRAINTS, "constraints")
     constrained, total = count_constrained(n, order), 1 << n
     if oracle.left < min(constrained, total):
@@ -65,7 +115,7 @@ def _regress(
         plan = every_coalition(n, order)
     else:
         plan = sampler(problem.key, n, order, oracle.left - constrained)
-    values = oracle(np.concatenate([plan.constrained, np.asarray(plan.free)]), cached=False)
+    values = oracle(np.concatenate([plan.constrained, np.asarray(plan.free)]), cached=cached)
     fit = _fit(plan, values, order, constraints)
     rows, unknowns = len(plan.free), fit.coefficients[order].size
     stats = {

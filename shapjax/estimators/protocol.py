@@ -30,10 +30,6 @@ class Problem(NamedTuple):
     order: int
     key: jax.Array
 
-    def generator(self) -> np.random.Generator:
-        """NumPy's generator, seeded by the key."""
-        return np.random.default_rng(np.asarray(jax.random.key_data(self.key)))
-
     def require_index(self, method: str, *names: str) -> None:
         """Refuse an index that is not among those named, whatever its p.
 

@@ -8,12 +8,27 @@ from typing import Any
 
 from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
-from shapjax.estimators.kernel_regression import kernel_direct, kernel_weighting
+from shapjax.estimators.kernel_regression import (
+    kernel_border,
+    kernel_direct,
+    kernel_shap,
+    kernel_weighting,
+    leverage_shap,
+)
+from shapjax.estimators.permutation import permutation
 from shapjax.estimators.protocol import Estimator
+from shapjax.estimators.shap_iq import shap_iq
+from shapjax.estimators.svarm_iq import svarm_iq
 
 BUILT_IN: dict[str, Estimator] = {
     "kernel-direct": kernel_direct,
     "kernel-weighting": kernel_weighting,
+    "kernel-border": kernel_border,
+    "kernel-shap": kernel_shap,
+    "leverage-shap": leverage_shap,
+    "permutation": permutation,
+    "shap-iq": shap_iq,
+    "svarm-iq": svarm_iq,
 }
 
 _registered: dict[str, Estimator] = dict(BUILT_IN)
