@@ -100,6 +100,9 @@ def test_overwriting_is_said():
         ({"method": "permutation", "budget": 60}, "at least"),
         ({"method": "shap-iq", "budget": 1}, "at least 2"),
         ({"method": "svarm-iq", "budget": 0}, "at least 2"),
+        ({"method": "faithful-regression"}, "only FSII and FBII"),
+        ({"method": "faithful-regression", "index": "FBII", "p": 1.0}, "strictly between"),
+        ({"method": "faithful-regression", "index": "FSII", "budget": 1}, "at least 2"),
         ({"method": "svarm-iq", "p": 0.3}, "no parameter p"),
     ],
 )
@@ -193,7 +196,9 @@ def test_bad_masks(masks):
 def test_budgets_are_never_exceeded(method, budget):
     n = 12
     value, seen = counting()
-    index = {"kernel-shap": "SV", "leverage-shap": "SV", "regression": "FSII"}.get(method, "STII")
+    index = {"kernel-shap": "SV", "leverage-shap": "SV", "faithful-regression": "FSII"}.get(
+        method, "STII"
+    )
     found = sj.estimate(value, n, index, budget=budget, method=method, key=0)
     assert len(seen) == found.stats["evaluations"] <= budget
     assert found.stats["v_grand"] == n**2

@@ -134,6 +134,8 @@ def test_standard_errors_are_honest(method, index, budget):
         ("svarm-iq", "JointSV", 2, 8),
         ("svarm-iq", "k-SII", 3, 8),
         ("shap-iq", "CHII", 2, 8),
+        ("faithful-regression", "FSII", 2, 8),
+        ("faithful-regression", "FBII", 2, 8),
     ],
 )
 def test_errors_shrink_as_the_budget_grows(method, index, order, factor):
@@ -170,6 +172,24 @@ def test_over_all_coalitions_it_is_shapley(method):
     values, game = table_game(6)
     found = sj.estimate(game, 6, "SV", budget=64, method=method, key=0)
     np.testing.assert_allclose(found.singles, exact(values, "SV", 1).singles, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("index", "order", "p"),
+    [("FSII", 1, None), ("FSII", 2, None), ("FSII", 4, None), ("FBII", 2, 0.3), ("FBII", 3, 0.5)],
+)
+def test_over_all_coalitions_the_regression_is_faithful(index, order, p):
+    """Against the weights of the dividends, which know nothing of a regression."""
+    values, game = table_game(6)
+    method = "faithful-regression"
+    found = sj.estimate(game, 6, index, order, 64, method, key=0, p=p)
+    for a, b in zip(found.coefficients, exact(values, index, order, p).coefficients, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+    few = sj.estimate(game, 6, index, order, 5, method, key=0, p=p)
+    assert few.stats["underdetermined"]
+    if index == "FSII":
+        total = sum(c.sum() for c in few.coefficients[1:])
+        np.testing.assert_allclose([few.empty, total], [values[0], values[-1] - values[0]])
 
 
 @pytest.mark.parametrize("name", sorted(INDICES))

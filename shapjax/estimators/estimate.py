@@ -47,6 +47,7 @@ def estimate(
     kernel-shap           SV                            independent, with their complements
     leverage-shap         SV                            distinct, with complements, sizes alike
     permutation           STII of any order, SV         along orders of arrival; unbiased
+    faithful-regression   FSII, FBII of any order       distinct, by the law of the regression
     shap-iq               every index of                distinct; sums that are unbiased
                           ``interactions``
     svarm-iq              likewise                      distinct; means by size and intersection

@@ -67,7 +67,7 @@ def permutation(problem: Problem, oracle: Oracle) -> Answer:
     if orders > 1:
         variance = np.maximum(squares / orders - mean**2, 0) / (orders - 1)
         errors = (*(np.zeros(part.shape) for part in lower), np.sqrt(variance))
-    stats = {"v_empty": values[0], "v_grand": values[-1], "permutations": orders}
+    stats = {"v_empty": float(values[0]), "v_grand": float(values[-1]), "permutations": orders}
     return Answer((*lower, mean), errors, stats)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
+from shapjax.estimators.faithful import faithful_regression
 from shapjax.estimators.kernel_regression import (
     kernel_border,
     kernel_direct,
@@ -27,6 +28,7 @@ BUILT_IN: dict[str, Estimator] = {
     "kernel-shap": kernel_shap,
     "leverage-shap": leverage_shap,
     "permutation": permutation,
+    "faithful-regression": faithful_regression,
     "shap-iq": shap_iq,
     "svarm-iq": svarm_iq,
 }

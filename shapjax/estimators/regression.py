@@ -116,7 +116,7 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
     # Squared norms must neither overflow nor vanish, whatever the units of the game.
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
-    solution, steps, gradient = _least_squares(
+    solution, steps, gradient = least_squares(
         lambda u: root * design.apply(design.whiten(u)),
         lambda r: design.whiten(design.adjoint(root * r)),
         target / unit,
@@ -170,7 +170,7 @@ def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
     return Fit(tuple(split), np.int32(0), np.float64(0))  # pyright: ignore
 
 
-def _least_squares(
+def least_squares(
     forward: Callable[[jax.Array], jax.Array],
     adjoint: Callable[[jax.Array], jax.Array],
     target: jax.Array,
