@@ -31,7 +31,6 @@ from tables import print_records
 
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks
-from shapjax.estimators.gaussian_process import estimate_gaussian_process
 from shapjax.estimators.two_tower import estimate_two_tower
 from shapjax.games.pooled import Grams, cosine_game
 from shapjax.games.similarity import similarity_game
@@ -115,8 +114,8 @@ def compare(family: str, games: list[Game], budgets: tuple[int, ...]) -> list[di
         ours, kernel, seconds, covered = [], [], [], []
         for seed, (game, truth) in enumerate(zip(games, exact, strict=True)):
             begun = time.perf_counter()
-            found = estimate_gaussian_process(
-                game, PLAYERS, budget=budget, key=jax.random.key(seed)
+            found = sj.estimate(
+                game, PLAYERS, budget=budget, method="gaussian-process", key=seed, traceable=False
             )
             seconds.append(time.perf_counter() - begun)
             assert found.standard_errors is not None

@@ -1,6 +1,6 @@
 """shapjax: fair credit assignment for similarity models."""
 
-from shapjax import backbones
+from shapjax import backbones, estimators
 from shapjax.coalitions import families
 from shapjax.core.errors import (
     DtypeError,
@@ -45,6 +45,7 @@ __all__ = [
     "WeightsError",
     "backbones",
     "estimate",
+    "estimators",
     "evaluate",
     "explain",
     "families",

@@ -243,7 +243,7 @@ def test_the_fit_is_batched_by_vmap(x64):
         ({"budget": 10.5}, "whole number"),
         ({"method": "magic"}, "kernel-direct, kernel-weighting"),
         ({"index": "magic"}, "index"),
-        ({"order": 3}, "orders 1 and 2"),
+        ({"order": 3}, "at least 122"),
         ({"order": 16}, "order"),
         ({"constraints": "soft"}, "eliminate, weight"),
         ({"key": "x"}, "seed"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from shapjax.estimators.subsets import Products, parts_of_size
 
 Array = jax.Array
 
@@ -35,13 +38,15 @@ class Design(NamedTuple):
 
 
 def design_of_order(z: Array, order: int, law: np.ndarray) -> Design:
-    """The design of order 1 (players) or 2 (pairs).
+    """The design of the coalitions of ``order`` players; pairs need no products of columns.
 
     Args:
         z: masks as numbers, float [rows, n].
-        order: 1 or 2; static.
+        order: k, 1 <= k < n; static.
         law: probability of each size, float64 [n+1].
     """
+    if order > 2:
+        return _sets(z, order, law)
     return _singles(z, law) if order == 1 else _pairs(z, law)
 
 
@@ -111,6 +116,80 @@ def pair_gram_spectrum(law: np.ndarray) -> tuple[float, float, float]:
     constants = m2 + 2 * (n - 2) * m3 + math.comb(n - 2, 2) * m4
     standard = m2 + (n - 4) * m3 - (n - 3) * m4
     return constants, standard, m2 - 2 * m3 + m4
+
+
+def _sets(z: Array, order: int, law: np.ndarray) -> Design:
+    """Coefficients of coalitions of any size, flat.
+
+    The Gram matrix commutes with relabelling, so it has the eigenspaces of the operator X that
+    sends the indicator of S to the sum of those that share all but at most one member with S
+    (S itself, k times), and its inverse square root is a polynomial in X. Applied one factor at
+    a time (Newton's form) it costs k - 1 sums over the parts of size k - 1.
+    """
+    n = z.shape[1]
+    products, parts = Products(z, order), parts_of_size(n, order, order - 1)
+    nodes = [(order - e) * (n - order - e + 1) for e in range(1, min(order, n - order) + 1)]
+    roots = [x**-0.5 for x in gram_spectrum(law, order)[1:]]
+    newton = _divided_differences(nodes, roots)
+
+    def neighbours(a: Array) -> Array:
+        shared = jnp.zeros(math.comb(n, order - 1), a.dtype)
+        shared = shared.at[parts].add(jnp.broadcast_to(a[:, None], parts.shape))
+        return shared[parts].sum(axis=1)
+
+    def centre(a: Array) -> Array:
+        return a - a.mean()
+
+    def whiten(a: Array) -> Array:
+        a = centre(centre(a))
+        total = newton[0] * a
+        for factor, node in zip(newton[1:], nodes, strict=False):
+            a = neighbours(a) - node * a
+            total = total + factor * a
+        return centre(total)
+
+    return Design(
+        apply=products.apply,
+        adjoint=products.adjoint,
+        whiten=whiten,
+        constant=lambda value: jnp.full(products.count, value, z.dtype),
+        flatten=lambda a: a,
+    )
+
+
+def _divided_differences(nodes: list[int], values: list[float]) -> list[float]:
+    """Coefficients of the interpolating polynomial in Newton's form."""
+    table = list(values)
+    for level in range(1, len(table)):
+        for i in range(len(table) - 1, level - 1, -1):
+            table[i] = (table[i] - table[i - 1]) / (nodes[i] - nodes[i - level])
+    return table
+
+
+def gram_spectrum(law: np.ndarray, order: int) -> list[float]:
+    r"""Eigenvalues of the Gram matrix of indicators of k-sets under a law of sizes.
+
+    The Johnson scheme J(n, k) has the eigenspaces e = 0 (constants) to min(k, n-k). Coalitions
+    of size t, each counted with p(t)/C(n, t), contribute the matrix of how many of them hold two
+    k-sets at once, whose eigenvalue is :math:`\binom{t-e}{k-e} \binom{n-k-e}{t-k}`.
+
+    Args:
+        law: probability p of each size, float64 [n+1].
+        order: k.
+
+    Source: Delsarte 1973, section 4.2 (the Johnson scheme); Wilson 1990 (inclusion matrices).
+    """
+    n, k = len(law) - 1, order
+    return [
+        sum(
+            float(law[t])
+            * float(
+                Fraction(math.comb(t - e, k - e) * math.comb(n - k - e, t - k), math.comb(n, t))
+            )
+            for t in range(k, n - e + 1)
+        )
+        for e in range(min(k, n - k) + 1)
+    ]
 
 
 def _moment(law: np.ndarray, r: int) -> float:

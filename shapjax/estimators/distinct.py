@@ -1,31 +1,123 @@
-"""Coalitions by the kernel's law of sizes, none of them twice."""
+"""Coalitions no two of which are the same: how many of each size, then which."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from shapjax.coalitions.enumerate import masks_of_size
-from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.memory import require_memory
-from shapjax.estimators.sampling import count_constrained, size_law
+from shapjax.estimators.sampling import constrained_masks, count_constrained, size_law
+
+ENUMERABLE = 1 << 12
+"""Below so many coalitions of a size it is cheaper to list them than to avoid repetitions."""
+
+
+def generator_of(key: jax.Array) -> np.random.Generator:
+    """NumPy's generator, seeded by a PRNG key."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+class Allocation(NamedTuple):
+    """How many coalitions of each size to draw.
+
+    Attributes:
+        counts: int64 [n+1], never above the number of coalitions of the size.
+        expected: mean of the counts, float64 [n+1]; a size that is taken whole has its number.
+        whole: whether all coalitions of the size are taken, Boolean [n+1].
+    """
+
+    counts: np.ndarray
+    expected: np.ndarray
+    whole: np.ndarray
+
+
+def allocate(
+    law: np.ndarray,
+    rows: int,
+    generator: np.random.Generator,
+    least: int = 0,
+    number: list[int] | None = None,
+) -> Allocation:
+    """Share rows among the sizes by a law, and take whole what would be covered anyway.
+
+    A size whose expected count reaches its number of coalitions is taken whole, and the others
+    share what is left by the same law, until no further size is covered. Their counts are the
+    expected ones, rounded up or down together so that each keeps its mean (systematic rounding).
+
+    Args:
+        law: shares of the sizes, float [n+1], not negative; a size without share is never drawn.
+        rows: how many coalitions, at least 0; never exceeded.
+        generator: source of the one random number needed.
+        least: each size with a share gets as many first, or as many as rows suffice for.
+        number: how many coalitions there are of each size; by default all, C(n, size).
+    """
+    n = len(law) - 1
+    number = [math.comb(n, s) for s in range(n + 1)] if number is None else number
+    expected, whole = np.zeros(n + 1), np.zeros(n + 1, bool)
+    open_sizes, left = np.asarray(law) > 0, rows
+    while open_sizes.any():
+        floor = min(least, left // int(open_sizes.sum()))
+        share = np.where(open_sizes, law, 0)
+        expected = np.where(whole, expected, floor * open_sizes)
+        expected += (left - floor * open_sizes.sum()) * share / share.sum()
+        full = [s for s in np.flatnonzero(open_sizes) if expected[s] >= number[s]]
+        if not full:
+            break
+        for s in full:
+            whole[s], open_sizes[s], expected[s] = True, False, number[s]
+            left -= number[s]
+    expected = np.where(whole | open_sizes, expected, 0)
+    edges = np.cumsum(np.where(whole, 0, expected))
+    upto = np.floor(np.minimum(edges, left) + generator.random()).astype(np.int64)
+    counts = np.diff(np.minimum(upto, left), prepend=0)
+    counts[whole] = [number[s] for s in np.flatnonzero(whole)]
+    return Allocation(counts, expected, whole)
+
+
+def draw_distinct(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Distinct coalitions, uniform among those of their size, Boolean [sum of counts, n].
+
+    Args:
+        counts: how many of each size, int [n+1], at most C(n, size); the rows come in that order.
+        generator: source of chance.
+    """
+    n = len(counts) - 1
+    parts = [
+        distinct_of_size(n, s, int(count), generator) for s, count in enumerate(counts) if count
+    ]
+    return np.concatenate([np.zeros((0, n), bool), *parts])
+
+
+def distinct_of_size(n: int, size: int, count: int, generator: np.random.Generator) -> np.ndarray:
+    """``count`` distinct coalitions of one size, every such set equally likely, [count, n]."""
+    number = math.comb(n, size)
+    if count == number:
+        return masks_of_size(n, size)
+    if number <= max(ENUMERABLE, 4 * count):
+        return masks_of_size(n, size)[generator.choice(number, count, replace=False)]
+    found = np.zeros((0, n), bool)
+    while len(found) < count:
+        # Dropping repetitions in the order of drawing leaves a uniform draw without them.
+        places = generator.random((count, n)).argpartition(size, axis=1)[:, :size]
+        fresh = np.zeros((count, n), bool)
+        np.put_along_axis(fresh, places, True, axis=1)
+        found = np.concatenate([found, fresh])
+        _, first = np.unique(np.packbits(found, axis=1), axis=0, return_index=True)
+        found = found[np.sort(first)]
+    return found[:count]
 
 
 def distinct_coalitions(key: jax.Array, n: int, order: int, budget: int) -> np.ndarray:
-    r"""Distinct coalitions for an estimate of order k: small and large sizes whole, others drawn.
-
-    Sizes below k and n are taken whole. So is, from both ends, every size whose expected count
-    under the kernel's law :math:`p(s) \propto 1/(\binom{s}{k}(n-s))` of what is left of the budget
-    covers it. The rest is shared among the other sizes by the same law and drawn without
-    replacement within each size.
+    """Distinct coalitions by the kernel's law of sizes, the sizes that it covers taken whole.
 
     Args:
         key: PRNG key.
         n: number of players.
-        order: k, at most n; static.
+        order: k, at most n; sizes below it, and the grand coalition, are always taken whole.
         budget: how many coalitions; 2**n and more mean all of them.
 
     Returns:
@@ -34,68 +126,15 @@ def distinct_coalitions(key: jax.Array, n: int, order: int, budget: int) -> np.n
 
     Raises:
         ShapjaxError: the budget is below the sizes taken whole.
-        MemoryRefused: the masks do not fit into memory.
     """
-    whole = count_constrained(n, order)
-    total = 1 << n
-    budget = min(whole_number(budget, "budget", low=0), total)
-    if budget < min(whole, total):
+    constrained = count_constrained(n, order)
+    budget = min(budget, 1 << n)
+    if budget < constrained:
         raise ShapjaxError(
-            f"budget is {budget}, but order {order} on {n} players starts with {whole} "
-            f"evaluations (sizes below {order} and the grand coalition); give at least {whole}."
+            f"budget is {budget}, but order {order} on {n} players starts with {constrained} "
+            f"evaluations (sizes below {order} and the grand coalition); give at least "
+            f"{constrained}."
         )
-    require_memory(budget * n * 24, f"{budget} coalitions of {n} players", "lower the budget")
-    counts = size_counts(n, order, budget)
-    rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,), np.uint32)))
-    below = [masks_of_size(n, size) for size in range(min(order, n))]
-    drawn = [draw_distinct(rng, n, size, counts[size]) for size in range(order, n)]
-    return np.concatenate([*below, np.ones((1, n), bool), *drawn])
-
-
-def size_counts(n: int, order: int, budget: int) -> list[int]:
-    """How many coalitions of each size, [n+1]; they sum to the budget."""
-    counts = [math.comb(n, size) if size < order or size == n else 0 for size in range(n + 1)]
-    left = budget - sum(counts)
-    law = size_law(n, order)
-    low, high = order, n - 1
-    while low <= high and left > 0:
-        rest = law[low : high + 1].sum()
-        # In integers where counts are large: binomials leave the range of floats.
-        ends = [size for size in {low, high} if math.comb(n, size) <= left * law[size] / rest]
-        if not ends:
-            break
-        size = min(ends, key=lambda end: math.comb(n, end))
-        counts[size] = math.comb(n, size)
-        left -= counts[size]
-        low, high = (low + 1, high) if size == low else (low, high - 1)
-    open_sizes = list(range(low, high + 1))
-    while left > 0 and open_sizes:
-        share = law[open_sizes] / law[open_sizes].sum() * left
-        given = np.floor(share).astype(int)
-        # The largest remainders get what rounding down has left over.
-        for place in np.argsort(given - share, kind="stable")[: left - given.sum()]:
-            given[place] += 1
-        for size, more in zip(open_sizes, given.tolist(), strict=True):
-            more = min(more, math.comb(n, size) - counts[size])
-            counts[size] += more
-            left -= more
-        open_sizes = [size for size in open_sizes if counts[size] < math.comb(n, size)]
-    return counts
-
-
-def draw_distinct(rng: np.random.Generator, n: int, size: int, count: int) -> np.ndarray:
-    """``count`` uniform coalitions of one size without replacement, Boolean [count, n]."""
-    total = math.comb(n, size)
-    if 2 * count >= total:
-        chosen = np.sort(rng.choice(total, count, replace=False))
-        return masks_of_size(n, size)[chosen]
-    found = np.zeros((0, n), bool)
-    while len(found) < count:
-        more = np.zeros((2 * (count - len(found)) + 8, n), bool)
-        members = np.argpartition(rng.random(more.shape), size, axis=1)[:, :size]
-        np.put_along_axis(more, members, True, axis=1)
-        found = np.concatenate([found, more])
-        # The first of equal rows stays, in the order of the draws: the law remains uniform.
-        first = np.unique(np.packbits(found, axis=1), axis=0, return_index=True)[1]
-        found = found[np.sort(first)]
-    return found[:count]
+    generator = generator_of(key)
+    counts = allocate(size_law(n, order), budget - constrained, generator).counts
+    return np.concatenate([constrained_masks(n, order), draw_distinct(counts, generator)])

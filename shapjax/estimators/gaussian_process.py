@@ -21,11 +21,11 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 
 from shapjax.coalitions.enumerate import members_of_size
 from shapjax.core.checks import whole_number
-from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
 from shapjax.estimators.distinct import distinct_coalitions
+from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.product_kernel import (
     MOST_PLAYERS,
     derivative_weights,
@@ -34,6 +34,7 @@ from shapjax.estimators.product_kernel import (
     read_index,
     size_index,
 )
+from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.shrinkage import held_out_factor, shrink
 from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.weights import index_and_order
@@ -50,53 +51,27 @@ SELECTION_ROWS = 600
 """Most rows by whose likelihood lambda and the scale are chosen."""
 
 
-def estimate_gaussian_process(
-    value_fn: ValueFunction,
-    n_players: int,
-    index: str | CardinalIndex = "STII",
-    order: int | None = None,
-    budget: int = 2000,
-    *,
-    key: jax.Array,
-    p: float | None = None,
-    chunk_size: int = DEFAULT_CHUNK,
-    traceable: bool | None = None,
-    progress: Progress | None = None,
-) -> Interactions:
-    """Any cardinal index of a game from a budget of distinct coalitions.
+def gaussian_process(problem: Problem, oracle: Oracle) -> Answer:
+    """Any cardinal index, read off the posterior mean of a Gaussian process on coalitions.
 
-    Args:
-        value_fn: worth of coalitions, Boolean [B, n] to [B].
-        n_players: n, at most 1000.
-        index: name of a cardinal index, or one of your own; static.
-        order: its order; static.
-        budget: the most coalitions evaluated; from 2**n on, all of them.
-        key: PRNG key.
-        p: probability of BV, BII, FBII and BGV.
-        chunk_size: coalitions per call of ``value_fn``.
-        traceable: whether ``value_fn`` is a JAX function; None finds out.
-        progress: called with (done, total) after every chunk.
-
-    Returns:
-        Interactions in float64 NumPy arrays, with standard errors: the posterior's. ``stats``
-        holds ``evaluations``, ``v_empty``, ``v_grand``, the kernel's ``rate``, the ``growth`` of
-        the spread by size, and the ``shrinkage`` of each size towards its mean (1 is none).
+    Coalitions are distinct; standard errors are the posterior's. ``stats`` holds ``v_empty``,
+    ``v_grand``, the kernel's ``rate``, the ``growth`` of the spread by size, and the
+    ``shrinkage`` of each size towards its mean (1 is none).
 
     Raises:
-        ShapjaxError: an argument is out of range, or the budget is below the sizes taken whole.
-        ValueFunctionError: the value function misbehaved.
+        ShapjaxError: the budget is below the sizes taken whole, or there are over 1000 players.
         MemoryRefused: the kernel matrix does not fit into memory.
 
     Cost: O(budget**3).
     """
-    n = whole_number(n_players, "n_players", low=1, high=MOST_PLAYERS)
-    cardinal, order = index_and_order(index, order, n, p)
-    _require_matrix(min(whole_number(budget, "budget", low=0), 1 << n))
-    masks = distinct_coalitions(key, n, order, budget)
-    values = evaluate(
-        value_fn, masks, chunk_size=chunk_size, traceable=traceable, progress=progress
-    )
-    return index_of_values(masks, np.asarray(values, np.float64), cardinal, order)
+    n = whole_number(problem.n, "n_players", low=1, high=MOST_PLAYERS)
+    budget = min(oracle.left, 1 << n)
+    _require_matrix(budget)
+    masks = distinct_coalitions(problem.key, n, problem.order, budget)
+    values = np.asarray(oracle(masks), np.float64)
+    found = index_of_values(masks, values, problem.index, problem.order)
+    stats = {key: value for key, value in found.stats.items() if key != "evaluations"}
+    return Answer(found.coefficients, found.standard_errors, stats)
 
 
 def index_of_values(
@@ -111,7 +86,7 @@ def index_of_values(
         order: its order.
 
     Returns:
-        Interactions, as ``estimate_gaussian_process``.
+        Interactions in float64 NumPy arrays, with the posterior's standard errors.
     """
     with precision_scope(np.float64):
         process = fit_process(masks, values[:, None])

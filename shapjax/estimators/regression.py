@@ -1,9 +1,33 @@
 r"""The kernel regression: a polynomial in the masks, fitted by weighted least squares.
 
-The model is :math:`v(S) \approx \sum_{|T| \le k,\, T \subseteq S} a_T`. The kernel is infinite on
+The model is :math:`v(T) \approx \sum_{|S| \le k,\, S \subseteq T} a_S`. The kernel is infinite on
 sizes below k and on the grand coalition, so those coefficients are known exactly and the top
 ones sum to a known constant: what is left is a least-squares problem over the top coefficients
 on the hyperplane of that sum.
+
+Over all coalitions its solution is Shapley-Taylor of order k, for every k. The sizes below k fix
+:math:`a_S = d(S)` there, the dividend. What remains to be fitted is
+:math:`\sum_{U \subseteq T,\, |U| \ge k} d(U)`, and as the solution is linear in it, one U with
+:math:`d(U) = 1` is enough. Let :math:`u = |U|` and let b be Shapley-Taylor of it,
+:math:`b_S = 1/\binom{u}{k}` for :math:`S \subseteq U` and 0 otherwise, which sums to the 1 that
+the grand coalition demands. It is the solution if the gradient
+:math:`g(S) = \sum_{T \supseteq S,\, T \ne N} \pi(t)\, r(T)` is the same for all S (the
+multiplier of the constraint), :math:`r(T) = [U \subseteq T] - \binom{c}{k}/\binom{u}{k}` being
+the residual and :math:`c = |T \cap U|`. There are :math:`\binom{n-k}{t-k}` coalitions T of size t
+that contain S, and :math:`\binom{n}{t} \binom{t}{k} = \binom{n}{k} \binom{n-k}{t-k}`, so that up
+to a constant factor
+
+.. math:: g(S) = \sum_{t=k}^{n-1} \frac{E[r(T_t)]}{n - t},
+
+:math:`T_t` being the first t players of a random order that begins with S. The next to arrive is
+each of the absent with probability :math:`1/(n-t)`, a member of U with :math:`(u-c)/(n-t)`. Choose
+a function :math:`\varphi` of c with
+:math:`(u - c)(\varphi(c+1) - \varphi(c)) = \binom{c}{k}/\binom{u}{k}` for :math:`c < u`. Then
+:math:`-r(T_t)/(n-t)` is what :math:`\varphi` is expected to gain from t to t + 1 (nothing once
+c = u, where r = 0), the sum telescopes, and :math:`-g(S) = \varphi(u) - \varphi(|S \cap U|)`.
+As :math:`\varphi` does not move below k, and :math:`|S \cap U| \le k`, that is
+:math:`\varphi(u) - \varphi(k)` for every S. The solution is unique: the rows of size k alone
+determine every coefficient.
 """
 
 from __future__ import annotations
@@ -23,6 +47,7 @@ from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
 from shapjax.estimators.designs import dense_design, design_of_order
 from shapjax.estimators.sampling import Plan, size_law
+from shapjax.estimators.subsets import Products, dividends_below
 
 LARGE_WEIGHT = 1e8
 """Weight of a constrained row in the papers' form of the regression."""
@@ -64,17 +89,16 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         values: worth of the constrained coalitions (sizes below order, then the grand one),
             then of the free ones, float [c + rows].
         weights: float [rows]; only their ratios matter.
-        order: 1 or 2; static.
+        order: k, at least 1; static.
 
     Returns:
         Fit in the dtype of the values. With fewer independent rows than unknowns it is the
         solution of least whitened norm.
 
-    Cost: O(rows n**2) a step, memory O(rows n); never the [rows, C(n, 2)] design.
+    Cost: O(rows n**k) a step, memory O(rows n + n**k); never the [rows, C(n, k)] design.
     """
     rows, n = free.shape
-    empty = values[:1]
-    lower = (empty,) if order == 1 else (empty, values[1 : n + 1] - empty)
+    lower = dividends_below(values, n, order)
     total = values[-rows - 1] - sum(part.sum() for part in lower)
     law = size_law(n, order)
     count = math.comb(n, order)
@@ -85,13 +109,14 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         return Fit((*lower, top), jnp.zeros((), jnp.int32), nothing)
     design = design_of_order(z, order, law)
     base = design.constant(total / count)
-    known = empty + sum(z @ part for part in lower[1:])
+    known = lower[0] + (z @ lower[1] if order > 1 else 0)
+    known = known + sum(Products(z, size).apply(lower[size]) for size in range(2, order))
     root = jnp.sqrt(weights / weights.sum())
     target = root * (values[-rows:] - known - design.apply(base))
     # Squared norms must neither overflow nor vanish, whatever the units of the game.
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
-    solution, steps, gradient = _least_squares(
+    solution, steps, gradient = least_squares(
         lambda u: root * design.apply(design.whiten(u)),
         lambda r: design.whiten(design.adjoint(root * r)),
         target / unit,
@@ -109,7 +134,7 @@ def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
     Args:
         plan: the coalitions and their weights.
         values: worth of the constrained, then of the free coalitions, [c + rows].
-        order: 1 or 2.
+        order: k.
 
     Returns:
         Fit in float64 NumPy arrays.
@@ -145,7 +170,7 @@ def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
     return Fit(tuple(split), np.int32(0), np.float64(0))  # pyright: ignore
 
 
-def _least_squares(
+def least_squares(
     forward: Callable[[jax.Array], jax.Array],
     adjoint: Callable[[jax.Array], jax.Array],
     target: jax.Array,
