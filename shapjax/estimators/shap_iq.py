@@ -46,7 +46,7 @@ def shap_iq(problem: Problem, oracle: Oracle) -> Answer:
         sums = moments(strata.masks[t], np.stack([v, v**2]), order)
         count, number = int(counts[t]), math.comb(n, int(t))
         for s in range(order + 1):
-            h = np.array([float(number * g) for g in weights[s][t]])
+            h = np.array([float(number * g) for g in weights[s][t, : s + 1]])
             first, second = (
                 sum(
                     difference * sums[m][row][parts[s, m]].sum(axis=1)

@@ -29,8 +29,8 @@ class Strata(NamedTuple):
     """
 
     allocation: Allocation
-    masks: np.ndarray
-    values: np.ndarray
+    masks: list[np.ndarray]
+    values: list[np.ndarray]
 
     def stats(self) -> dict[str, float | int]:
         """What an estimator reports of them."""
@@ -72,7 +72,7 @@ def draw_strata(method: str, problem: Problem, oracle: Oracle, weights: np.ndarr
     )
 
 
-def moments(z: np.ndarray, weights: np.ndarray, order: int) -> np.ndarray:
+def moments(z: np.ndarray, weights: np.ndarray, order: int) -> list[np.ndarray]:
     """Weighted sums over rows of the product of the members of L, for all L up to a size.
 
     Args:
