@@ -36,6 +36,10 @@ INDICES = (("SV", 1), ("STII", 2), ("k-SII", 2), ("k-SII", 3), ("FSII", 2), ("FS
 SHAPIQ_CAN = (("SV", 1), ("STII", 2), ("k-SII", 2))
 
 
+WARM = 5
+"""Runs before the counted ones: the first few of a large table still meet new memory."""
+
+
 def seconds_of(function: Callable[[], Any], runs: int) -> float:
     """Median of warm runs."""
     function()
@@ -55,8 +59,9 @@ def measured(name: str, function: Callable, values: jax.Array, runs: int) -> dic
     source = np.asarray(values)
     target = np.empty_like(source)
     times, copies = [], []
-    jax.block_until_ready(compiled(values))
-    np.copyto(target, source)
+    for _ in range(WARM):
+        jax.block_until_ready(compiled(values))
+        np.copyto(target, source)
     for _ in range(runs):
         copies.append(seconds_of(lambda: np.copyto(target, source), 1))
         begun = time.perf_counter()

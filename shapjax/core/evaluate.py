@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -109,21 +108,30 @@ def is_traceable(value_fn: ValueFunction, n_players: int) -> bool:
     return _find_out(value_fn, np.zeros((1, n_players), bool))[0]
 
 
-def _jitted(value_fn: ValueFunction) -> Callable[[Any], Any]:
+def as_game(value_fn: ValueFunction) -> Partial:
+    """A traceable function as a pytree that carries its data into a compiled program.
+
+    A plain function is compiled anew each time: what it closes over may have changed since.
+
+    Raises:
+        DtypeError: a ``Partial`` carries float64 data while JAX's 64-bit mode is off.
+    """
     if isinstance(value_fn, jax.stages.Wrapped):
-        run = value_fn
-    elif isinstance(value_fn, Partial):
-        for leaf in jax.tree.leaves(value_fn):
-            if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind == "f":
-                float_array(leaf, "the value function's data")
-        run = functools.partial(_run, value_fn)
-    else:
-        # Compiled anew each time: what the function closes over may have changed since.
-        run = jax.jit(lambda masks: value_fn(masks))
+        return Partial(value_fn)
+    if not isinstance(value_fn, Partial):
+        return Partial(lambda masks: value_fn(masks))
+    for leaf in jax.tree.leaves(value_fn):
+        if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind == "f":
+            float_array(leaf, "the value function's data")
+    return value_fn
+
+
+def _jitted(value_fn: ValueFunction) -> Callable[[Any], Any]:
+    game = as_game(value_fn)
 
     def call(masks: Any) -> Any:
         try:
-            return run(jnp.asarray(masks))
+            return _run(game, jnp.asarray(masks))
         except (
             jax.errors.ConcretizationTypeError,
             jax.errors.TracerArrayConversionError,

@@ -23,7 +23,7 @@ from jax.tree_util import Partial
 
 from shapjax.coalitions.enumerate import unrank
 from shapjax.core.errors import ShapjaxError, ValueFunctionError
-from shapjax.core.evaluate import Progress, ValueFunction, evaluate, is_traceable
+from shapjax.core.evaluate import Progress, ValueFunction, as_game, evaluate, is_traceable
 from shapjax.core.interactions import load_npz, save_npz
 from shapjax.core.precision import float_array, precision_scope
 from shapjax.indices.blocks import Sums, block_sums, coefficients_of, no_sums, require_order
@@ -153,7 +153,7 @@ def _run(
 
 
 def _traced_adder(value_fn: ValueFunction, plan: Plan) -> Adder:
-    game = value_fn if isinstance(value_fn, Partial) else Partial(value_fn)
+    game = as_game(value_fn)
 
     def add(sums: Sums, lost: Sums, high_mask: np.ndarray, f: jax.Array) -> tuple[Sums, Sums]:
         sums, lost, bad = _evaluate_and_add(game, sums, lost, high_mask, f, plan)

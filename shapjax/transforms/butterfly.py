@@ -25,8 +25,8 @@ Step = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 LOWEST = 4
 """Players whose pairs lie too close in memory for vectors: one small matrix product."""
 
-BLOCK = 16
-"""Players whose table stays in cache, 512 KiB in float64."""
+BLOCK = 14
+"""Players whose table stays in cache, 128 KiB in float64."""
 
 COLUMNS = 512
 """Coalitions of those players that are taken at a time through all further players."""
