@@ -139,7 +139,7 @@ def test_derivatives_are_the_index_of_the_direction(n, order):
     assert float(gradient @ direction) == pytest.approx(float(pull @ moved), rel=1e-11, abs=1e-11)
 
 
-@pytest.mark.parametrize(("n", "lead"), [(3, (2,)), (13, (10,)), (17, (2,))])
+@pytest.mark.parametrize(("n", "lead"), [(3, (2,)), (13, (10,)), (17, ())])
 def test_transforms_of_every_size_of_block(n, lead):
     """Within one block, several games to a block, several blocks to a game."""
     values = random_table(n, lead)

@@ -8,6 +8,7 @@ other, or on as many devices, and only numbers of the size of the result are eve
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -70,6 +71,7 @@ def no_sums(high: int, low: int, order: int, dtype: Any) -> Sums:
     }
 
 
+@functools.partial(jax.jit, static_argnames=("high", "low", "order"))
 def coefficients_of(sums: Sums, high: int, low: int, order: int) -> tuple[jax.Array, ...]:
     """Coefficients per size 0..order, float [..., C(n, s)], from the sums of all blocks."""
     n = high + low

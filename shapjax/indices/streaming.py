@@ -180,13 +180,12 @@ def _evaluate_and_add(
 
 def _host_adder(value_fn: ValueFunction, plan: Plan) -> Adder:
     low_masks = np.asarray(unrank(jnp.arange(1 << plan.low, dtype=jnp.int32), plan.low))
-    add_block = jax.jit(_add, static_argnames="plan")
 
     def add(sums: Sums, lost: Sums, high_mask: np.ndarray, f: jax.Array) -> tuple[Sums, Sums]:
         high = np.broadcast_to(high_mask, (len(low_masks), plan.high))
         masks = np.concatenate([low_masks, high], axis=1)
         values = evaluate(value_fn, masks, chunk_size=plan.rows, traceable=False)
-        return add_block(jnp.asarray(values, f.dtype), sums, lost, high_mask, f, plan=plan)
+        return _add_block(jnp.asarray(values, f.dtype), sums, lost, high_mask, f, plan=plan)
 
     return add
 
@@ -202,6 +201,9 @@ def _add(
         added = whole - sums[key]
         error[key] = lost[key] + ((sums[key] - (whole - added)) + (more[key] - added))
     return total, error
+
+
+_add_block = jax.jit(_add, static_argnames="plan")
 
 
 def _refuse(low_rank: int, high_mask: np.ndarray, plan: Plan) -> None:
