@@ -14,7 +14,6 @@ where the dividends themselves would cancel.
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +21,10 @@ import numpy as np
 
 from shapjax.coalitions.enumerate import members_of_size
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.interactions import lexicographic_rank
+from shapjax.estimators.subsets import parts_of_size, positions
 from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.weights import weight_table
+from shapjax.indices.worths import worth_weights
 
 MOST_PLAYERS = 1000
 """Beyond it binomials leave the range of float64."""
@@ -51,23 +51,12 @@ def derivative_weights(index: CardinalIndex, order: int, n: int) -> list[np.ndar
     Returns:
         Per size s = 0..order, float64 [n-s+1]: :math:`\binom{n-s}{u} q(s, u)`.
     """
-    table = weight_table(index, order, n)
-    out = []
-    for s in range(order + 1):
-        row = table[s]
-        rest = n - s
-        if index.form == "marginals":
-            exact = [row[u] for u in range(rest + 1)]
-        else:
-            exact = [
-                sum(
-                    ((-1) ** j * math.comb(rest - u, j) * row[s + u + j])
-                    for j in range(rest - u + 1)
-                )
-                for u in range(rest + 1)
-            ]
-        out.append(np.array([float(Fraction(q) * math.comb(rest, u)) for u, q in enumerate(exact)]))
-    return out
+    # A derivative's weight is that of the worth of the largest coalition in it.
+    gamma = worth_weights(weight_table(index, order, n), index.form)
+    return [
+        np.array([float(gamma[s, s + u, s] * math.comb(n - s, u)) for u in range(n - s + 1)])
+        for s in range(order + 1)
+    ]
 
 
 def index_tables(
@@ -201,7 +190,7 @@ def read_index(
         for j in range(s + 1):
             gamma = coefficients * rows[:, 0]
             moments = moments_of_size(z, gamma, j)
-            total = total + moments[subset_ranks(n, s, j)].sum(axis=1)
+            total = total + moments[parts_of_size(n, s, j)].sum(axis=1)
             rows = rows[:, 1:] - rows[:, :-1]
         out.append(total)
     return tuple(out)
@@ -225,17 +214,4 @@ def moments_of_size(z: jax.Array, gamma: jax.Array, size: int) -> jax.Array:
 
     every = jax.lax.map(pairs, jnp.asarray(lead))
     members = members_of_size(n, size)
-    ranks = np.array([lexicographic_rank(list(m), n) for m in members[:, :-2].tolist()])
-    return every[ranks, members[:, -2], members[:, -1]]
-
-
-def subset_ranks(n: int, size: int, part: int) -> np.ndarray:
-    """Ranks of the subsets of size ``part`` of every coalition, int [C(n, size), C(size, part)]."""
-    members = members_of_size(n, size)
-    chosen = members[:, members_of_size(size, part)]
-    # rank = C(n, part) - 1 - sum_p C(n - 1 - m_p, part - p): the combinatorial number system.
-    rank = np.full(chosen.shape[:2], math.comb(n, part) - 1)
-    for place in range(part):
-        counts = np.array([math.comb(n - 1 - m, part - place) for m in range(n)])
-        rank -= counts[chosen[:, :, place]]
-    return rank
+    return every[positions(members[:, :-2], n), members[:, -2], members[:, -1]]
