@@ -9,8 +9,7 @@ import jax
 import numpy as np
 
 from shapjax.coalitions.enumerate import masks_of_size
-from shapjax.core.errors import ShapjaxError
-from shapjax.estimators.sampling import constrained_masks, count_constrained, size_law
+from shapjax.estimators.sampling import constrained_masks, require_constrained, size_law
 
 ENUMERABLE = 1 << 12
 """Below so many coalitions of a size it is cheaper to list them than to avoid repetitions."""
@@ -127,14 +126,8 @@ def distinct_coalitions(key: jax.Array, n: int, order: int, budget: int) -> np.n
     Raises:
         ShapjaxError: the budget is below the sizes taken whole.
     """
-    constrained = count_constrained(n, order)
     budget = min(budget, 1 << n)
-    if budget < constrained:
-        raise ShapjaxError(
-            f"budget is {budget}, but order {order} on {n} players starts with {constrained} "
-            f"evaluations (sizes below {order} and the grand coalition); give at least "
-            f"{constrained}."
-        )
+    constrained = require_constrained(budget, n, order)
     generator = generator_of(key)
     counts = allocate(size_law(n, order), budget - constrained, generator).counts
     return np.concatenate([constrained_masks(n, order), draw_distinct(counts, generator)])

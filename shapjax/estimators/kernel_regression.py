@@ -15,7 +15,7 @@ from shapjax.estimators import kernel_plans, sampling
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.regression import Fit, fit_eliminated, fit_large_weight
-from shapjax.estimators.sampling import Plan, count_constrained, every_coalition
+from shapjax.estimators.sampling import Plan, every_coalition, require_constrained
 
 Sampler = Callable[[jax.Array, int, int, int], Plan]
 """(key, n_players, order, rows) to the coalitions of a kernel regression."""
@@ -104,13 +104,7 @@ def _regress(
     n, order = problem.n, problem.order
     problem.require_index(method, *(("SV",) if first_order else ("STII", "SV")))
     one_of(constraints, CONSTRAINTS, "constraints")
-    constrained, total = count_constrained(n, order), 1 << n
-    if oracle.left < min(constrained, total):
-        raise ShapjaxError(
-            f"budget is {oracle.left}, but order {order} on {n} players starts with {constrained} "
-            f"evaluations (sizes below {order} and the grand coalition); give at least "
-            f"{min(constrained, total)}."
-        )
+    constrained, total = require_constrained(oracle.left, n, order), 1 << n
     if oracle.left >= total:
         plan = every_coalition(n, order)
     else:

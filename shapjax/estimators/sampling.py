@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shapjax.coalitions.enumerate import masks_of_size
+from shapjax.core.errors import ShapjaxError
 
 
 class Plan(NamedTuple):
@@ -40,6 +41,22 @@ def constrained_masks(n: int, order: int) -> np.ndarray:
 def count_constrained(n: int, order: int) -> int:
     """Number of constrained coalitions: n + 2 at order 2."""
     return sum(math.comb(n, size) for size in range(order)) + 1
+
+
+def require_constrained(budget: int, n: int, order: int) -> int:
+    """Number of constrained coalitions, which a budget must cover.
+
+    Raises:
+        ShapjaxError: it does not.
+    """
+    constrained = count_constrained(n, order)
+    if budget < constrained:
+        raise ShapjaxError(
+            f"budget is {budget}, but order {order} on {n} players starts with {constrained} "
+            f"evaluations (sizes below {order} and the grand coalition); give at least "
+            f"{constrained}."
+        )
+    return constrained
 
 
 def kernel(n: int, order: int) -> np.ndarray:
