@@ -66,6 +66,22 @@ def dividends_below(values: Array, n: int, order: int) -> tuple[Array, ...]:
     return tuple(dividends)
 
 
+def polynomial_at(z: jax.Array, parts: tuple[jax.Array, ...]) -> jax.Array:
+    """A polynomial in the masks: the sum of the coefficients of all parts of each coalition.
+
+    Args:
+        z: masks as numbers, float [rows, n].
+        parts: coefficients per size 0, 1, ..., float [C(n, size)].
+
+    Returns:
+        float [rows].
+    """
+    found = jnp.broadcast_to(parts[0], z.shape[:1])
+    for size, part in enumerate(parts[1:], start=1):
+        found = found + (z @ part if size == 1 else Products(z, size).apply(part))
+    return found
+
+
 class Products:
     """The matrix of products of members, [rows, C(n, size)], applied without being formed.
 
