@@ -25,7 +25,7 @@ from shapjax.estimators.refits import (
 )
 from shapjax.estimators.regression import least_squares
 from shapjax.estimators.sampling import size_law
-from shapjax.estimators.subsets import Products, parts_of_size
+from shapjax.estimators.subsets import Products, summed_to_parts
 
 
 def faithful_regression(problem: Problem, oracle: Oracle, *, refits: int = REFITS) -> Answer:
@@ -249,8 +249,6 @@ def expanded(
     found = [np.zeros(part.shape) for part in parts]
     for s, part in enumerate(parts):
         for size in range(s + 1):
-            shares = (-center) ** (s - size) / width**s * part
-            # The axis that is added to goes first, and the batch after it.
-            to = np.moveaxis(found[size], -1, 0)
-            np.add.at(to, parts_of_size(n, s, size), np.moveaxis(shares, -1, 0)[:, None])
+            share = (-center) ** (s - size) / width**s
+            found[size] += share * summed_to_parts(part, n, s, size)
     return tuple(found)

@@ -17,6 +17,7 @@ from shapjax.estimators.kernel_regression import (
     kernel_weighting,
     leverage_shap,
 )
+from shapjax.estimators.kernelshap_iq import kernelshap_iq
 from shapjax.estimators.permutation import permutation
 from shapjax.estimators.protocol import Estimator
 from shapjax.estimators.shap_iq import shap_iq
@@ -28,6 +29,7 @@ BUILT_IN: dict[str, Estimator] = {
     "kernel-border": kernel_border,
     "kernel-shap": kernel_shap,
     "leverage-shap": leverage_shap,
+    "kernelshap-iq": kernelshap_iq,
     "permutation": permutation,
     "faithful-regression": faithful_regression,
     "gaussian-process": gaussian_process,

@@ -46,6 +46,24 @@ def parts_of_size(n: int, size: int, part: int) -> np.ndarray:
     return positions(members[:, places], n)
 
 
+def summed_to_parts(part: np.ndarray, n: int, size: int, to: int) -> np.ndarray:
+    """For every coalition of ``to`` players the sum over those of ``size`` that hold it.
+
+    Args:
+        part: float64 [..., C(n, size)].
+        n: number of players.
+        size: of the coalitions summed.
+        to: at most ``size``.
+
+    Returns:
+        float64 [..., C(n, to)].
+    """
+    # The axis that is added to goes first, and the batch after it.
+    found = np.zeros((math.comb(n, to), *part.shape[:-1]))
+    np.add.at(found, parts_of_size(n, size, to), np.moveaxis(part, -1, 0)[:, None])
+    return np.moveaxis(found, 0, -1)
+
+
 def dividends_below(values: Array, n: int, order: int) -> tuple[Array, ...]:
     """Harsanyi dividends of the coalitions below a size, per size float [C(n, size)].
 
