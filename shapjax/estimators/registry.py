@@ -20,6 +20,7 @@ from shapjax.estimators.kernel_regression import (
 from shapjax.estimators.kernelshap_iq import kernelshap_iq
 from shapjax.estimators.permutation import permutation
 from shapjax.estimators.protocol import Estimator
+from shapjax.estimators.proxies import proxyshap, regression_msr
 from shapjax.estimators.shap_iq import shap_iq
 from shapjax.estimators.svarm_iq import svarm_iq
 
@@ -35,6 +36,8 @@ BUILT_IN: dict[str, Estimator] = {
     "gaussian-process": gaussian_process,
     "shap-iq": shap_iq,
     "svarm-iq": svarm_iq,
+    "regression-msr": regression_msr,
+    "proxyshap": proxyshap,
 }
 
 _registered: dict[str, Estimator] = dict(BUILT_IN)
