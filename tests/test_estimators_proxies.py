@@ -61,12 +61,12 @@ def test_trees_learn_what_they_can_say():
 
 @pytest.mark.parametrize("method", CHEAP)
 @pytest.mark.parametrize(
-    ("index", "order", "budget"), [("STII", 2, 60), ("SII", 2, 20), ("SGV", 2, 60), ("SV", 1, 5)]
+    ("index", "order", "budget"), [("STII", 2, 60), ("SGV", 2, 20), ("SV", 1, 5)]
 )
 def test_unbiased(method, index, order, budget):
-    """120 estimates, as for the other estimators: an unbiased one fails once in 1e6."""
+    """60 estimates, as for the other estimators: an unbiased one fails once in 1e6."""
     values, game = table_game(7, seed=1)
-    found = estimates(game, 7, index, order, budget, method, 120, **CHEAP[method])
+    found = estimates(game, 7, index, order, budget, method, 60, **CHEAP[method])
     assert_unbiased(found, exact(values, index, order))
 
 

@@ -63,7 +63,7 @@ def faithful_regression(problem: Problem, oracle: Oracle, *, refits: int = REFIT
             "between 0 and 1, or use svarm-iq."
         )
     law = size_law(n, 1) if p is None else binomial_law(n, p)
-    masks, weights = weighted_rows(problem, oracle.left, law)
+    masks, weights = weighted_rows(generator_of(problem.key), n, oracle.left, law)
     values = np.asarray(oracle(masks), np.float64)
     center, width = (0.5, 0.5) if p is None else (p, math.sqrt(p * (1 - p)))
     even, odd = (values[-1] + values[0]) / 2, (values[-1] - values[0]) / 2
@@ -73,7 +73,7 @@ def faithful_regression(problem: Problem, oracle: Oracle, *, refits: int = REFIT
     y = (masks - center) / width
     root = np.sqrt(weights / weights.sum() if weights.any() else weights)
     with precision_scope(np.float64):
-        given = tuple(jnp.asarray(x) for x in (y, values, root, base))
+        given = tuple(jnp.asarray(x, jnp.float64) for x in (y, values, root, base))
         fit = fit_polynomial(*given, order=order, constrained=p is None)
         solution, steps, gradient = jax.tree.map(np.asarray, fit)
     rows, unknowns = int((weights > 0).sum()), len(solution) - 2 * (p is None)
@@ -87,24 +87,45 @@ def faithful_regression(problem: Problem, oracle: Oracle, *, refits: int = REFIT
         "gradient": float(gradient),
     }
     coefficients = expanded(solution, n, order, center, width)
-    draw, errors = distinct_by_size(masks), None
-    if draw.leaves_nothing_out:
-        errors = tuple(np.zeros(part.shape) for part in coefficients)
-    elif refits and rows > unknowns:
-        signs = signs_of(draw, problem.key, refits)
-        with precision_scope(np.float64):
-            moved = _refit(
-                *given[:3],
-                jnp.asarray(solution),
-                jnp.asarray(masks),
-                jnp.asarray(signs),
-                jnp.asarray(leverage_signs(len(masks), problem.key)),
-                order=order,
-                constrained=p is None,
-            )
-        moved = expanded(np.asarray(moved), n, order, center, width)
-        errors = tuple(np.sqrt((part**2).mean(axis=0)) for part in moved)
+    errors = None
+    if rows > unknowns or len(masks) == 1 << n:
+        solved = (*given[:3], fit[0])
+        errors = polynomial_errors(
+            problem, masks, solved, (center, width), refits, constrained=p is None
+        )
     return Answer(coefficients, errors, stats)
+
+
+def polynomial_errors(
+    problem: Problem,
+    masks: np.ndarray,
+    fit: tuple[jax.Array, ...],
+    basis: tuple[float, float],
+    refits: int,
+    *,
+    constrained: bool,
+) -> tuple[np.ndarray, ...] | None:
+    """Standard errors of the coefficients of products of z; None without refits.
+
+    Args:
+        problem: what is estimated.
+        masks: distinct coalitions, Boolean [rows, n].
+        fit: y, values, root weights and solution of ``fit_polynomial``.
+        basis: centre and width of y.
+        refits: how many.
+        constrained: as for ``fit_polynomial``.
+    """
+    n, order, draw = problem.n, problem.order, distinct_by_size(masks)
+    if draw.leaves_nothing_out:
+        return tuple(np.zeros(math.comb(n, s)) for s in range(order + 1))
+    if refits == 0:
+        return None
+    signs, leverage = signs_of(draw, problem.key, refits), leverage_signs(len(masks), problem.key)
+    with precision_scope(np.float64):
+        given = (*fit, *(jnp.asarray(x) for x in (masks, signs, leverage)))
+        moved = np.asarray(_refit(*given, order=order, constrained=constrained))
+    parts = expanded(moved, n, order, *basis)
+    return tuple(np.sqrt((part**2).mean(axis=0)) for part in parts)
 
 
 def binomial_law(n: int, p: float) -> np.ndarray:
@@ -117,9 +138,10 @@ def binomial_law(n: int, p: float) -> np.ndarray:
     return np.exp(logs)
 
 
-def weighted_rows(problem: Problem, rows: int, law: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weighted_rows(
+    generator: np.random.Generator, n: int, rows: int, law: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Distinct coalitions, the empty one first and the grand one last, and their weights."""
-    n, generator = problem.n, generator_of(problem.key)
     inner = law.copy()
     inner[[0, n]] = 0
     counts, expected, _ = allocate(inner, rows - 2, generator)
@@ -152,7 +174,7 @@ def fit_polynomial(
     Returns:
         (coefficients [unknowns], steps, relative gradient).
     """
-    apply, adjoint, keep = _operators(y, order, constrained)
+    apply, adjoint, keep = product_operators(y, order, constrained)
     target = root * (values - apply(base))
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
@@ -176,7 +198,7 @@ def _refit(
     constrained: bool,
 ) -> jax.Array:
     """What the residuals move the coefficients by, for every row of signs, [refits, unknowns]."""
-    apply, adjoint, keep = _operators(y, order, constrained)
+    apply, adjoint, keep = product_operators(y, order, constrained)
     residual = root * (values - apply(solution))
     largest = jnp.abs(residual).max()
     unit = jnp.where(largest > 0, largest, 1)
@@ -191,7 +213,7 @@ def _refit(
     return unit * jax.vmap(keep)(found)
 
 
-def _operators(
+def product_operators(
     y: jax.Array, order: int, constrained: bool
 ) -> tuple[Callable[[jax.Array], jax.Array], ...]:
     """The products of y, [rows, unknowns], as a map; its transpose; what keeps the sums."""

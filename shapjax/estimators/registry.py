@@ -9,6 +9,7 @@ from typing import Any
 from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
 from shapjax.estimators.faithful import faithful_regression
+from shapjax.estimators.fixlip import fixlip
 from shapjax.estimators.gaussian_process import gaussian_process
 from shapjax.estimators.kernel_regression import (
     kernel_border,
@@ -18,6 +19,7 @@ from shapjax.estimators.kernel_regression import (
     leverage_shap,
 )
 from shapjax.estimators.kernelshap_iq import kernelshap_iq
+from shapjax.estimators.lime import lime
 from shapjax.estimators.permutation import permutation
 from shapjax.estimators.protocol import Estimator
 from shapjax.estimators.proxies import proxyshap, regression_msr
@@ -33,6 +35,8 @@ BUILT_IN: dict[str, Estimator] = {
     "kernelshap-iq": kernelshap_iq,
     "permutation": permutation,
     "faithful-regression": faithful_regression,
+    "lime": lime,
+    "fixlip": fixlip,
     "gaussian-process": gaussian_process,
     "shap-iq": shap_iq,
     "svarm-iq": svarm_iq,

@@ -147,7 +147,7 @@ def spread_of_sums(
             np.array([float(number * g) for g in weights[s][t, : s + 1]]) for s in range(order + 1)
         ]
         first = overlap_sums(strata.masks[t], values[t], h)
-        second = overlap_sums(strata.masks[t], values[t] ** 2, [row**2 for row in h])
+        second = overlap_sums(strata.masks[t], values[t] ** 2, [[x**2 for x in row] for row in h])
         for s, (one, two) in enumerate(zip(first, second, strict=True)):
             scatter = np.maximum(two - one**2 / count, 0) / (count - 1)
             variances[s] += (1 - count / number) * scatter / count
