@@ -143,9 +143,7 @@ def spread_of_sums(
     variances = [np.zeros(math.comb(n, s)) for s in range(order + 1)]
     for t in np.flatnonzero((counts > 1) & ~whole):
         count, number = int(counts[t]), math.comb(n, int(t))
-        h = [
-            np.array([float(number * g) for g in weights[s][t, : s + 1]]) for s in range(order + 1)
-        ]
+        h = [[float(number * g) for g in weights[s][t, : s + 1]] for s in range(order + 1)]
         first = overlap_sums(strata.masks[t], values[t], h)
         second = overlap_sums(strata.masks[t], values[t] ** 2, [[x**2 for x in row] for row in h])
         for s, (one, two) in enumerate(zip(first, second, strict=True)):
