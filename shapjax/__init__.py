@@ -13,6 +13,7 @@ from shapjax.core.errors import (
 from shapjax.core.evaluate import ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
+from shapjax.estimators.evaluations import Evaluations
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.games.images import load_image
@@ -33,6 +34,7 @@ __all__ = [
     "CardinalIndex",
     "CoreCheck",
     "DtypeError",
+    "Evaluations",
     "Explanation",
     "ImageError",
     "Interactions",

@@ -11,8 +11,8 @@ import numpy as np
 from shapjax.coalitions.enumerate import masks_of_size
 from shapjax.estimators.sampling import constrained_masks, require_constrained, size_law
 
-ENUMERABLE = 1 << 12
-"""Below so many coalitions of a size it is cheaper to list them than to avoid repetitions."""
+ENUMERABLE = 1 << 16
+"""Up to so many coalitions of a size they are listed and shuffled to draw from them."""
 
 
 def generator_of(key: jax.Array) -> np.random.Generator:
@@ -80,13 +80,17 @@ def allocate(
 def draw_distinct(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Distinct coalitions, uniform among those of their size, Boolean [sum of counts, n].
 
+    Every size has a stream of its own, of which it takes the first ones: with the same generator
+    larger counts draw the same coalitions and more, so that evaluations are used again.
+
     Args:
         counts: how many of each size, int [n+1], at most C(n, size); the rows come in that order.
         generator: source of chance.
     """
     n = len(counts) - 1
+    streams = generator.spawn(n + 1)
     parts = [
-        distinct_of_size(n, s, int(count), generator) for s, count in enumerate(counts) if count
+        distinct_of_size(n, s, int(count), streams[s]) for s, count in enumerate(counts) if count
     ]
     return np.concatenate([np.zeros((0, n), bool), *parts])
 
@@ -97,7 +101,7 @@ def distinct_of_size(n: int, size: int, count: int, generator: np.random.Generat
     if count == number:
         return masks_of_size(n, size)
     if number <= max(ENUMERABLE, 4 * count):
-        return masks_of_size(n, size)[generator.choice(number, count, replace=False)]
+        return masks_of_size(n, size)[generator.permutation(number)[:count]]
     found = np.zeros((0, n), bool)
     while len(found) < count:
         # Dropping repetitions in the order of drawing leaves a uniform draw without them.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,11 @@ from shapjax.core.errors import ShapjaxError
 from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction
 from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
+from shapjax.estimators.evaluations import Evaluations
 from shapjax.estimators.oracle import Oracle
-from shapjax.estimators.protocol import Array, Problem
+from shapjax.estimators.protocol import Answer, Array, Problem
 from shapjax.estimators.registry import estimator_of
+from shapjax.estimators.stopping import until_tolerance
 from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.weights import index_and_order
 
@@ -26,11 +30,14 @@ def estimate(
     n_players: int,
     index: str | CardinalIndex = "STII",
     order: int | None = None,
-    budget: int = 2000,
+    budget: int | Literal["auto"] = 2000,
     method: str = "kernel-direct",
     *,
     key: jax.Array | int,
     p: float | None = None,
+    tolerance: float | None = None,
+    max_budget: int | None = None,
+    evaluations: Evaluations | None = None,
     chunk_size: int = DEFAULT_CHUNK,
     traceable: bool | None = None,
     progress: Progress | None = None,
@@ -59,8 +66,15 @@ def estimate(
     proxyshap             likewise                      distinct; boosted trees, corrected; unbiased
     ====================  ============================  =======================================
 
-    A coalition that comes twice is evaluated once and counts once in the budget, but for
-    kernel-direct and kernel-weighting, which evaluate and count it again, as their paper does.
+    No coalition is evaluated twice. One that comes twice counts once in the budget, but for
+    kernel-direct and kernel-weighting, where it counts again, as in their paper.
+
+    With the same key a larger budget draws the same coalitions and more (nearly so where counts of
+    sizes are rounded), so that an estimate is refined for the price of what is new::
+
+        known = shapjax.Evaluations()
+        rough = shapjax.estimate(game, 30, budget=1000, key=0, evaluations=known)
+        finer = shapjax.estimate(game, 30, budget=4000, key=0, evaluations=known)
 
     Args:
         value_fn: worth of coalitions, Boolean [B, n] to [B]: a JAX function (jitted, called in
@@ -70,10 +84,15 @@ def estimate(
         order: size of the largest coalitions, by default 2, or 1 where the index has no more;
             static.
         budget: the most evaluations there will be. From 2**n on, all coalitions are evaluated
-            and the result is exact.
+            and the result is exact. ``"auto"`` goes on until ``tolerance`` is met.
         method: a name from the table, or one given to ``shapjax.estimators.register``.
         key: PRNG key or seed; the same key gives the same estimate.
         p: probability of the indices that have one, as in ``shapjax.interactions``.
+        tolerance: with ``budget="auto"``, the largest standard error that a coefficient of one
+            player or more may keep, in units of the game.
+        max_budget: with ``budget="auto"``, the most evaluations, by default 100,000.
+        evaluations: those of earlier estimates of the same game, by any method; what they hold is
+            not evaluated again (it counts in the budget), and what is new is added to them.
         chunk_size: coalitions per call of ``value_fn``.
         traceable: whether ``value_fn`` is a JAX function; None finds out.
         progress: called with (done, most) after every chunk; an estimator may use less than
@@ -83,14 +102,17 @@ def estimate(
 
     Returns:
         Interactions, in the kind and precision of the values (at least float32), with standard
-        errors where the method has them; ``stats`` holds ``evaluations`` and what the method
-        reports. The kernel regressions report ``v_empty``, ``v_grand``, ``rows``, ``unknowns``,
-        ``underdetermined`` (fewer rows than unknowns, so that the least-norm solution is
-        returned), solver ``steps`` and relative ``gradient``.
+        errors where the method has them; ``stats`` holds ``evaluations`` (what was spent of the
+        budget), with ``evaluations=`` also ``new_evaluations``, with ``budget="auto"`` also
+        ``converged`` and ``largest_error``, and what the method reports. The kernel regressions
+        report ``v_empty``, ``v_grand``, ``rows``, ``unknowns``, ``underdetermined`` (fewer rows
+        than unknowns, so that the least-norm solution is returned), solver ``steps`` and relative
+        ``gradient``.
 
     Raises:
-        ShapjaxError: an argument is out of range, the method does not estimate the index, or the
-            budget is below what it starts with.
+        ShapjaxError: an argument is out of range, the method does not estimate the index, the
+            budget is below what it starts with, or ``"auto"`` is asked of a method that gives no
+            standard errors.
         ValueFunctionError: the value function misbehaved.
         MemoryRefused: the masks, the coefficients or a dense design do not fit into memory.
 
@@ -98,34 +120,64 @@ def estimate(
     """
     n = whole_number(n_players, "n_players", low=1, high=MAX_PLAYERS)
     cardinal, order = index_and_order(index, order, n, p)
-    estimator = estimator_of(method, options)
-    budget = whole_number(budget, "budget", low=0)
+    estimator = functools.partial(estimator_of(method, options), **options)
+    if not isinstance(evaluations, Evaluations | None):
+        raise ShapjaxError(
+            f"evaluations is a {type(evaluations).__name__}, expected shapjax.Evaluations, which "
+            "an earlier estimate was given."
+        )
     problem = Problem(n, cardinal, order, as_key(key))
-    rows = min(budget, 1 << n)
-    require_memory(rows * n * 24, f"{rows} coalitions of {n} players", "lower the budget")
     require_memory(
         8 * 16 * sum(math.comb(n, size) for size in range(order + 1)),
         f"order {order} on {n} players",
         "merge some players",
     )
-    oracle = Oracle(
-        value_fn, n, budget, chunk_size=chunk_size, traceable=traceable, progress=progress
-    )
-    answer = estimator(problem, oracle, **options)
 
-    def like_the_values(parts: tuple[Array, ...]) -> tuple[Array, ...]:
+    def run(budget: int, known: Evaluations | None) -> Interactions:
+        rows = min(budget, 1 << n)
+        require_memory(rows * n * 24, f"{rows} coalitions of {n} players", "lower the budget")
+        oracle = Oracle(
+            value_fn,
+            n,
+            budget,
+            chunk_size=chunk_size,
+            traceable=traceable,
+            progress=progress,
+            evaluations=known,
+        )
+        found = _in_kind(estimator(problem, oracle), problem, oracle)
+        return found if known is None else _with(found, new_evaluations=oracle.evaluated)
+
+    if budget == "auto":
+        return until_tolerance(run, problem, method, tolerance, max_budget, evaluations)
+    if tolerance is not None or max_budget is not None:
+        raise ShapjaxError(
+            f'budget is {budget}, but tolerance and max_budget go with budget="auto"; '
+            "leave them out, or the budget."
+        )
+    return run(whole_number(budget, "budget", low=0), evaluations)
+
+
+def _in_kind(answer: Answer, problem: Problem, oracle: Oracle) -> Interactions:
+    """The answer in the kind and precision of the values."""
+
+    def cast(parts: tuple[Array, ...]) -> tuple[Array, ...]:
         dtype = np.promote_types(oracle.dtype, np.float32)
-        cast = jnp.asarray if oracle.traced else np.asarray
-        return tuple(cast(part, dtype) for part in parts)
+        as_array = jnp.asarray if oracle.traced else np.asarray
+        return tuple(as_array(part, dtype) for part in parts)
 
     errors = answer.standard_errors
     return Interactions(
-        like_the_values(answer.coefficients),
-        cardinal.label,
-        n,
-        None if errors is None else like_the_values(errors),
+        cast(answer.coefficients),
+        problem.index.label,
+        problem.n,
+        None if errors is None else cast(errors),
         {"evaluations": oracle.spent, **answer.stats},
     )
+
+
+def _with(found: Interactions, **stats: Any) -> Interactions:
+    return dataclasses.replace(found, stats={**found.stats, **stats})
 
 
 def as_key(key: jax.Array | int) -> jax.Array:

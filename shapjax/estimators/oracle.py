@@ -5,24 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
+from shapjax.estimators.evaluations import Array, Evaluations
 
-Array = jax.Array | np.ndarray
+SEGMENT = 16
+"""Chunks after which what was evaluated is put away."""
 
 
 class Oracle:
     """The worth of coalitions, within a budget.
 
-    A coalition asked for twice is evaluated once and costs one, unless the caller declines the
-    cache. The budget counts evaluations.
+    No coalition is evaluated twice, be it asked for again or held by earlier evaluations. What
+    earlier evaluations hold costs as much as what they do not: an estimate depends on the key and
+    the budget alone, not on what happened to be known.
 
     Attributes:
-        budget: the most evaluations there may be.
-        spent: evaluations so far.
+        budget: the most that may be spent.
+        spent: coalitions asked for so far.
+        evaluated: how many were evaluated.
         dtype: of the values, float32 before the first one.
         traced: whether the values are JAX arrays; False before the first one.
     """
@@ -36,18 +39,24 @@ class Oracle:
         chunk_size: int = DEFAULT_CHUNK,
         traceable: bool | None = None,
         progress: Progress | None = None,
+        evaluations: Evaluations | None = None,
     ) -> None:
-        """See ``shapjax.evaluate`` for the arguments it shares with this."""
-        self.budget, self.spent = budget, 0
+        """See ``shapjax.evaluate`` for the arguments it shares with this.
+
+        ``evaluations`` are those of earlier runs, to which the new ones are added.
+        """
+        self.budget, self.spent, self.evaluated = budget, 0, 0
         self.dtype, self.traced = np.dtype(np.float32), False
         self._value_fn, self._n = value_fn, n_players
         self._chunk_size, self._traceable, self._progress = chunk_size, traceable, progress
-        self._keys: np.ndarray | None = None
-        self._values: Any = None
+        self._known = Evaluations() if evaluations is None else evaluations
+        self._asked = np.zeros(len(self._known), bool)
+        if len(self._known):
+            self._remember_kind(self._known.values)
 
     @property
     def left(self) -> int:
-        """Evaluations that the budget still allows."""
+        """What the budget still allows."""
         return self.budget - self.spent
 
     def __call__(self, masks: Any, *, cached: bool = True) -> Array:
@@ -55,45 +64,41 @@ class Oracle:
 
         Args:
             masks: the coalitions.
-            cached: whether what was asked for before is remembered; without it every row is
-                evaluated, and none is remembered.
+            cached: whether a coalition that this run asks for again is free; if not, every row
+                costs one.
 
         Returns:
             A JAX array from a JAX function, a NumPy array from any other.
 
         Raises:
             ShapjaxError: the budget does not allow it (then nothing was evaluated), or the masks
-                have the wrong shape.
+                have the wrong shape, or the earlier evaluations another number of players.
             ValueFunctionError: the value function misbehaved.
         """
         masks = np.asarray(masks)
-        if masks.ndim != 2 or masks.dtype != bool or masks.shape[1] != self._n:
+        if masks.ndim != 2 or masks.dtype != bool or masks.shape[1] != self._n or not len(masks):
             raise ShapjaxError(
                 f"masks have shape {masks.shape} and dtype {masks.dtype}, expected Boolean "
-                f"[M, {self._n}]."
+                f"[M, {self._n}] with M >= 1."
             )
-        if not cached:
-            return self._evaluate(masks)
-        keys = _keys(masks)
-        known = keys if self._keys is None else np.concatenate([self._keys, keys])
-        old = len(known) - len(keys)
-        _, first, inverse = np.unique(known, return_index=True, return_inverse=True)
-        new = np.sort(first[first >= old])
-        if new.size:
-            values = self._evaluate(masks[new - old])
-            join = jnp.concatenate if self.traced else np.concatenate
-            self._values = values if self._keys is None else join([self._values, values])
-            self._keys = known[np.concatenate([np.arange(old), new])]
-        place = np.where(first < old, first, old + np.searchsorted(new, first))
-        return self._values[place[inverse[old:]]]
-
-    def _evaluate(self, masks: np.ndarray) -> Array:
-        if len(masks) > self.left:
+        places, new = self._known.locate(masks)
+        asked = np.concatenate([self._asked, np.zeros(len(new), bool)])
+        cost = len(np.unique(places[~asked[places]])) if cached else len(masks)
+        if cost > self.left:
             raise ShapjaxError(
-                f"the estimator asked for {len(masks)} evaluations where {self.left} of a budget "
+                f"the estimator asked for {cost} evaluations where {self.left} of a budget "
                 f"of {self.budget} are left; give a larger budget."
             )
-        total, before, report = min(self.budget, 1 << self._n), self.spent, self._progress
+        # A segment at a time, so that what was evaluated before a failure is kept.
+        for start in range(0, len(new), SEGMENT * self._chunk_size):
+            self._learn(masks[new[start : start + SEGMENT * self._chunk_size]])
+        self.spent += cost
+        asked[places] = True
+        self._asked = asked
+        return self._known.values[places]
+
+    def _learn(self, masks: np.ndarray) -> None:
+        total, before, report = min(self.budget, 1 << self._n), self.evaluated, self._progress
         values = evaluate(
             self._value_fn,
             masks,
@@ -101,22 +106,17 @@ class Oracle:
             traceable=self._traceable,
             progress=None if report is None else lambda done, _: report(before + done, total),
         )
-        self.spent += len(masks)
-        self.dtype, self.traced = values.dtype, isinstance(values, jax.Array)
-        self._remember_kind()
-        return values
+        self._known.add(masks, values)
+        self._asked = np.concatenate([self._asked, np.zeros(len(masks), bool)])
+        self.evaluated += len(masks)
+        self._remember_kind(values)
 
-    def _remember_kind(self) -> None:
+    def _remember_kind(self, values: Array) -> None:
         """Later calls need not find out again, nor compile again."""
+        self.dtype, self.traced = np.dtype(values.dtype), isinstance(values, jax.Array)
         self._traceable = self.traced
         compiled = isinstance(self._value_fn, jax.tree_util.Partial | jax.stages.Wrapped)
         if self.traced and not compiled:
             # A new function: what the user's closes over may have changed since an earlier call.
             plain = self._value_fn
             self._value_fn = jax.jit(lambda masks: plain(masks))
-
-
-def _keys(masks: np.ndarray) -> np.ndarray:
-    """A sortable key for each coalition: its bits, packed, [M]."""
-    packed = np.packbits(masks, axis=1)
-    return np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).ravel()
