@@ -11,10 +11,10 @@ import numpy as np
 
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.precision import precision_scope
+from shapjax.estimators.conjugate import Operator, least_squares
 from shapjax.estimators.distinct import allocate, draw_distinct, generator_of
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
-from shapjax.estimators.regression import least_squares
 from shapjax.estimators.sampling import size_law
 from shapjax.estimators.subsets import Products, parts_of_size
 
@@ -141,9 +141,10 @@ def _fit(
     target = root * (values - apply(base))
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
-    change, steps, gradient = least_squares(
-        lambda u: root * apply(keep_sums(u)), lambda r: keep_sums(adjoint(root * r)), target / unit
+    operator = Operator(
+        lambda u: root * apply(keep_sums(u)), lambda r: keep_sums(adjoint(root * r))
     )
+    change, steps, gradient = least_squares(operator, target / unit)
     return base + unit * keep_sums(change), steps, gradient
 
 
