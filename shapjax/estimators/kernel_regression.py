@@ -164,9 +164,10 @@ def _regress(
         "v_grand": float(values[len(plan.constrained) - 1]),
         "rows": rows,
         "unknowns": unknowns,
-        "underdetermined": rows < unknowns - 1,
+        "underdetermined": bool(fit.singular),
         "steps": int(fit.steps),
         "gradient": float(fit.gradient),
+        "smallest": float(fit.smallest),
     }
     if (rows == 0 and unknowns > 1) or 0 < rows < unknowns:
         return Answer(fit.coefficients, None, stats)

@@ -34,8 +34,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +44,15 @@ from shapjax.coalitions.enumerate import members_of_size
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
-from shapjax.estimators.designs import dense_design, design_of_order
+from shapjax.estimators.conjugate import (
+    Operator,
+    Solution,
+    least_squares,
+    least_squares_mixed,
+    smallest_eigenvalue,
+)
+from shapjax.estimators.designs import Design, dense_design, design_of_order
+from shapjax.estimators.heavy_rows import capacitance, preconditioner, split_rows
 from shapjax.estimators.sampling import Plan, size_law
 from shapjax.estimators.subsets import Products, dividends_below
 
@@ -56,9 +63,8 @@ SMALLEST_RATIO = 1e-20
 """Least weight of a row beside the constrained ones that float64 still resolves: at n = 40 the
 kernel goes down to 1e-21 of them and pair terms are good to four digits, at n = 60 to none."""
 
-MAX_STEPS = 1000
-PATIENCE = 50
-"""Steps without a smaller gradient after which the solver has reached its floor."""
+DOUBTFUL = 1e-2
+"""Below this a smallest eigenvalue found in float32 is looked for in float64."""
 
 
 class Fit(NamedTuple):
@@ -69,20 +75,28 @@ class Fit(NamedTuple):
         steps: conjugate-gradient steps taken; 0 for a dense solve.
         gradient: norm of the whitened least-squares gradient relative to that of the residual,
             zero at the solution; 0 for a dense solve.
+        smallest: how far the system is from singular, which is at 0: about its smallest
+            eigenvalue (from above), whitened so that the sizes drawn let expect 1; of a dense
+            solve the smallest singular value over the largest.
+        singular: whether the rows leave coefficients undetermined. Then these are, of all that
+            fit best, those of least norm.
     """
 
     coefficients: tuple[jax.Array, ...]
     steps: jax.Array
     gradient: jax.Array
+    smallest: jax.Array
+    singular: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="order")
 def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, order: int) -> Fit:
     """The regression with its constraints eliminated exactly, solved matrix-free.
 
-    The unknowns are whitened by the inverse square root of the Gram matrix that the kernel's
-    law expects and stay orthogonal to the constant vector, so their sum never changes. Over all
-    coalitions the whitening is exact and one step suffices.
+    The unknowns are whitened by the inverse square root of the Gram matrix that the sizes drawn
+    let expect, a closed form, and stay orthogonal to the constant vector, so their sum never
+    changes; the rows of largest leverage are preconditioned exactly (``heavy_rows``). In float64
+    most steps are taken in float32 and refined.
 
     Args:
         free: masks of sizes order..n-1, Boolean [rows, n].
@@ -92,37 +106,96 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         order: k, at least 1; static.
 
     Returns:
-        Fit in the dtype of the values. With fewer independent rows than unknowns it is the
-        solution of least whitened norm.
+        Fit in the dtype of the values. Under ``vmap`` it is a batch of problems.
 
     Cost: O(rows n**k) a step, memory O(rows n + n**k); never the [rows, C(n, k)] design.
     """
     rows, n = free.shape
+    dtype, count = values.dtype, math.comb(n, order)
     lower = dividends_below(values, n, order)
     total = values[-rows - 1] - sum(part.sum() for part in lower)
-    law = size_law(n, order)
-    count = math.comb(n, order)
-    z = free.astype(values.dtype)
     if rows == 0 or count == 1:
-        nothing = jnp.zeros((), values.dtype)
-        top = jnp.full(count, total / count, values.dtype)
-        return Fit((*lower, top), jnp.zeros((), jnp.int32), nothing)
-    design = design_of_order(z, order, law)
+        zero = jnp.zeros((), dtype)
+        top = jnp.full(count, total / count, dtype)
+        return Fit((*lower, top), jnp.zeros((), jnp.int32), zero, zero, jnp.asarray(count > 2))
+    weights = weights / weights.sum()
+    heavy, law = split_rows(free, weights, order, size_law(n, order))
+    taken = free[heavy], weights[heavy]
+    inverse = capacitance(*taken, law) if heavy.size else None
+
+    def system(dtype: Any) -> tuple[Design, Operator]:
+        design = design_of_order(free.astype(dtype), order, law.astype(dtype))
+        root = jnp.sqrt(weights).astype(dtype)
+        operator = Operator(
+            lambda u: root * design.apply(design.whiten(u)),
+            lambda r: design.whiten(design.adjoint(root * r)),
+        )
+        if inverse is not None:
+            exact = preconditioner(*taken, inverse, law, dtype)
+            operator = operator._replace(precondition=exact)
+        return design, operator
+
+    (design, wide), (_, narrow) = system(dtype), system(jnp.float32)
+    z = free.astype(dtype)
     base = design.constant(total / count)
     known = lower[0] + (z @ lower[1] if order > 1 else 0)
     known = known + sum(Products(z, size).apply(lower[size]) for size in range(2, order))
-    root = jnp.sqrt(weights / weights.sum())
-    target = root * (values[-rows:] - known - design.apply(base))
+    target = jnp.sqrt(weights) * (values[-rows:] - known - design.apply(base))
     # Squared norms must neither overflow nor vanish, whatever the units of the game.
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
-    solution, steps, gradient = least_squares(
-        lambda u: root * design.apply(design.whiten(u)),
-        lambda r: design.whiten(design.adjoint(root * r)),
-        target / unit,
+    if dtype == jnp.float64:
+        found = least_squares_mixed(wide, narrow, target / unit)
+    else:
+        found = least_squares(wide, target / unit)
+    change, steps = design.whiten(found.u), found.steps
+    few = rows < count - 1
+    smallest = jnp.zeros((), dtype) if few else _smallest(design, wide, narrow)
+    singular = smallest < (1e-9 if dtype == jnp.float64 else 1e-5)
+    nearest = _least_norm(design, free, weights, order, jnp.where(singular, change, 0))
+    top = design.flatten(base + unit * jnp.where(singular, nearest.u, change))
+    return Fit((*lower, top), steps + nearest.steps, found.gradient, smallest, singular)
+
+
+def _centre(design: Design, a: jax.Array) -> jax.Array:
+    """Coefficients with their mean taken off."""
+    ones = design.constant(1.0)
+    return a - a.sum() / ones.sum() * ones
+
+
+def _smallest(design: Design, wide: Operator, narrow: Operator) -> jax.Array:
+    """About the smallest eigenvalue of the whitened system: in float32, in doubt in float64."""
+    ones = design.constant(1.0)
+    probe = jax.random.normal(jax.random.key(0), ones.shape, ones.dtype) * ones
+    probe = _centre(design, probe + probe.T if probe.ndim > 1 else probe)
+    first = smallest_eigenvalue(narrow, probe.astype(jnp.float32))
+    found = first.gradient.astype(ones.dtype)
+    if ones.dtype != jnp.float64:
+        return found
+    doubtful = found < DOUBTFUL
+    # Where there is no doubt the second search has nothing to look for and takes no step.
+    probe, seen = (jnp.where(doubtful, a, 0) for a in (probe, first.u.astype(probe.dtype)))
+    again = smallest_eigenvalue(wide, probe, seen)
+    return jnp.where(doubtful, again.gradient, found)
+
+
+def _least_norm(
+    design: Design, free: jax.Array, weights: jax.Array, order: int, change: jax.Array
+) -> Solution:
+    """The coefficients of least norm that mean the same to every row, zero-sum.
+
+    Rows are brought to one norm, which changes nothing but the number of steps, since here every
+    row can be met.
+    """
+    n, count = free.shape[1], math.comb(free.shape[1], order)
+    held = [math.comb(s, order) for s in range(n + 1)]
+    norms = np.sqrt([max(h - h * h / count, 1.0) if h else 1.0 for h in held])
+    scale = jnp.asarray(1 / norms, change.dtype)[free.sum(axis=1)] * (weights > 0)
+    operator = Operator(
+        lambda a: scale * design.apply(_centre(design, a)),
+        lambda r: _centre(design, design.adjoint(scale * r)),
     )
-    top = design.flatten(base + unit * design.whiten(solution))
-    return Fit((*lower, top), steps, gradient)
+    return least_squares(operator, operator.forward(change))
 
 
 def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
@@ -165,76 +238,10 @@ def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
         root = jnp.sqrt(jnp.asarray(weights))
         design = dense_design(jnp.asarray(masks, jnp.float64), members)
         target = root * jnp.asarray(values, jnp.float64)
-        solution = np.asarray(jnp.linalg.lstsq(root[:, None] * design, target)[0])
-    split = np.split(solution, np.cumsum(counts)[:-1])
-    return Fit(tuple(split), np.int32(0), np.float64(0))  # pyright: ignore
-
-
-def least_squares(
-    forward: Callable[[jax.Array], jax.Array],
-    adjoint: Callable[[jax.Array], jax.Array],
-    target: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Minimise ||forward(u) - target|| by conjugate gradients on the normal equations (CGLS).
-
-    Starting from zero it finds the solution of least norm when there are many. It carries the
-    residual rather than the normal equations' right-hand side, which saves digits.
-
-    Returns:
-        (u, steps taken, norm of the gradient relative to the residual).
-    """
-    tiny = jnp.finfo(target.dtype).tiny
-    gradient = adjoint(target)
-    norm = jnp.vdot(gradient, gradient)
-    tolerance = (16 + 2 * math.sqrt(gradient.size)) * jnp.finfo(target.dtype).eps
-    smallest = tolerance**2 * jnp.vdot(target, target)
-
-    def going(state: _State) -> jax.Array:
-        # Paige & Saunders: a whitened design has norm near one, so below this the gradient is
-        # rounding noise of the residual.
-        residual = jnp.vdot(state.residual, state.residual)
-        more = (state.norm > tolerance**2 * residual) & (residual > smallest)
-        return more & (state.step < MAX_STEPS) & (state.step - state.best_step < PATIENCE)
-
-    def advance(state: _State) -> _State:
-        image = forward(state.direction)
-        length = state.norm / jnp.maximum(jnp.vdot(image, image), tiny)
-        u = state.u + length * state.direction
-        residual = state.residual - length * image
-        gradient = adjoint(residual)
-        norm = jnp.vdot(gradient, gradient)
-        direction = gradient + norm / state.norm * state.direction
-        better = norm < state.best_norm
-        return _State(
-            u,
-            residual,
-            direction,
-            norm,
-            state.step + 1,
-            jnp.where(better, u, state.best),
-            jnp.where(better, norm, state.best_norm),
-            jnp.where(better, state.step + 1, state.best_step),
+        solution, _, rank, spectrum = map(
+            np.asarray, jnp.linalg.lstsq(root[:, None] * design, target)
         )
-
-    zero, step = jnp.zeros_like(gradient), jnp.zeros((), jnp.int32)
-    first = _State(zero, target, gradient, norm, step, zero, norm, step)
-    last = jax.lax.while_loop(going, advance, first)
-    residual = jnp.maximum(jnp.vdot(last.residual, last.residual), tiny)
-    return last.best, last.best_step, jnp.sqrt(last.best_norm / residual)
-
-
-class _State(NamedTuple):
-    """Where the conjugate gradients are, and the best point they have passed.
-
-    At the floor of the precision the recurrences part from what they stand for and may run
-    away, so the point of least gradient is the answer.
-    """
-
-    u: jax.Array
-    residual: jax.Array
-    direction: jax.Array
-    norm: jax.Array
-    step: jax.Array
-    best: jax.Array
-    best_norm: jax.Array
-    best_step: jax.Array
+    split = np.split(solution, np.cumsum(counts)[:-1])
+    smallest = spectrum[-1] / spectrum[0]
+    singular = rank < len(solution)
+    return Fit(tuple(split), np.int32(0), np.float64(0), smallest, singular)  # pyright: ignore
