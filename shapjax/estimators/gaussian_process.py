@@ -36,6 +36,12 @@ from shapjax.estimators.product_kernel import (
 )
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.shrinkage import held_out_factor, shrink
+from shapjax.estimators.truncated_process import (
+    count_columns,
+    fit_truncated,
+    read_truncated,
+    truncated_errors,
+)
 from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.weights import index_and_order
 
@@ -47,8 +53,17 @@ RATES = (0.3, 0.75, 1.5, 3.0, 6.0, 12.0)
 NUGGET = 1e-7
 """Variance of what the process cannot see, beside its own: keeps the Cholesky factor sound."""
 
-SELECTION_ROWS = 600
-"""Most rows by whose likelihood lambda and the scale are chosen."""
+GROWTHS = (0.0, -2.0, -1.0, 1.0)
+"""The growth c of the log spread by size, times the number of players: what is tried."""
+
+SELECTION_ROWS, TRUNCATED_SELECTION_ROWS = 600, 1500
+"""Most rows by whose likelihood lambda and the growth are chosen."""
+
+DENSE_ROWS, DENSE_PLAYERS = 5000, 20
+"""Up to so many coalitions, or players, the whole kernel matrix is factored."""
+
+MOST_COLUMNS = 6000
+"""Columns up to which a truncated spectrum keeps further orders."""
 
 
 def gaussian_process(problem: Problem, oracle: Oracle) -> Answer:
@@ -66,7 +81,7 @@ def gaussian_process(problem: Problem, oracle: Oracle) -> Answer:
     """
     n = whole_number(problem.n, "n_players", low=1, high=MOST_PLAYERS)
     budget = min(oracle.left, 1 << n)
-    _require_matrix(budget)
+    _require(budget, n)
     masks = distinct_coalitions(problem.key, n, problem.order, budget)
     values = np.asarray(oracle(masks), np.float64)
     found = index_of_values(masks, values, problem.index, problem.order)
@@ -89,13 +104,12 @@ def index_of_values(
         Interactions in float64 NumPy arrays, with the posterior's standard errors.
     """
     with precision_scope(np.float64):
-        process = fit_process(masks, values[:, None])
-        found = read_process(process, index, order)
-        errors = posterior_errors(process, index, order)
+        fitted = _fit_and_read(masks, values, index, order)
+    found, errors = fitted.coefficients, fitted.errors
     shrunk = [shrink(*pair) for pair in zip(found[:2], errors[:2], strict=True)]
     for s in range(2, order + 1):
         confirm = functools.partial(
-            held_out_factor, masks, values, process.scale, estimate=_pairs_of
+            held_out_factor, masks, values, fitted.scale, estimate=_pairs_of
         )
         shrunk.append(shrink(found[s], errors[s], confirm if s == 2 else None))
     sizes = masks.sum(axis=1)
@@ -103,18 +117,59 @@ def index_of_values(
         "evaluations": len(masks),
         "v_empty": float(values[sizes == 0][0]),
         "v_grand": float(values[sizes == masks.shape[1]][0]),
-        "rate": process.rate,
-        "growth": float(np.log(process.scale[1])),
+        "rate": fitted.rate,
+        "growth": float(np.log(fitted.scale[1])),
+        "truncated": fitted.truncated,
         "shrinkage": [factor for _, factor in shrunk],
     }
     parts = tuple(part for part, _ in shrunk)
     return Interactions(parts, index.label, masks.shape[1], errors, stats)
 
 
+class _Fitted(NamedTuple):
+    coefficients: tuple[np.ndarray, ...]
+    errors: tuple[np.ndarray, ...]
+    scale: np.ndarray
+    rate: float
+    truncated: int | None
+
+
+def _fit_and_read(
+    masks: np.ndarray, values: np.ndarray, index: CardinalIndex, order: int
+) -> _Fitted:
+    n = masks.shape[1]
+    kept = kept_order(len(masks), n, order)
+    if kept is None:
+        process = fit_process(masks, values[:, None])
+        found = read_process(process, index, order)
+        errors = posterior_errors(process, index, order)
+        return _Fitted(found, errors, process.scale, process.rate, None)
+    rate, growth = select(masks, values[:, None], TRUNCATED_SELECTION_ROWS)
+    scale = np.exp(growth * np.arange(n + 1))
+    process = fit_truncated(masks, values, rate, scale, kept, NUGGET)
+    prior = prior_variances(index, order, n, rate, scale)
+    errors = truncated_errors(process, index, order, prior)
+    return _Fitted(read_truncated(process, index, order), errors, scale, rate, kept)
+
+
+def kept_order(rows: int, n: int, order: int) -> int | None:
+    """The order above which the spectrum is truncated; None for the whole kernel.
+
+    The kernel matrix is used up to ``DENSE_ROWS`` coalitions and in games of few players, where
+    most orders matter.
+    """
+    if rows <= DENSE_ROWS or n <= DENSE_PLAYERS:
+        return None
+    kept = order
+    while kept < n and count_columns(n, kept + 1) <= MOST_COLUMNS:
+        kept += 1
+    return kept
+
+
 def _pairs_of(masks: np.ndarray, values: np.ndarray) -> np.ndarray:
     with precision_scope(np.float64):
         index, order = index_and_order("STII", 2, masks.shape[1])
-        return read_process(fit_process(masks, values[:, None]), index, order)[2]
+        return _fit_and_read(masks, values, index, order).coefficients[2]
 
 
 class Process(NamedTuple):
@@ -195,21 +250,7 @@ def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Proc
     rows, n = masks.shape
     _require_matrix(rows)
     z = jnp.asarray(masks, jnp.float64)
-    chosen = np.arange(rows)
-    if rows > SELECTION_ROWS:
-        chosen = np.random.default_rng(seed).choice(rows, SELECTION_ROWS, replace=False)
-    best = (-math.inf, 1.0, 0.0)
-    for growth in growths(masks, values):
-        weight = np.exp(-growth * masks[chosen].sum(axis=1))[:, None]
-        basis = _basis(masks[chosen])[0] * weight
-        scores = _likelihoods(
-            z[chosen], jnp.asarray(basis), jnp.asarray(values[chosen] * weight), tuple(_rates(n))
-        )
-        jacobian = values.shape[1] * np.log(weight).sum()
-        scores = np.asarray(scores) + jacobian
-        place = int(np.nanargmax(scores)) if np.isfinite(scores).any() else len(scores) - 1
-        best = max(best, (float(scores[place]), _rates(n)[place], growth))
-    _, rate, growth = best
+    rate, growth = select(masks, values, SELECTION_ROWS, seed=seed)
     scale = np.exp(growth * np.arange(n + 1))
     weight = np.exp(-growth * masks.sum(axis=1))[:, None]
     basis, knots = _basis(masks)
@@ -232,6 +273,40 @@ def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Proc
     )
 
 
+def select(
+    masks: np.ndarray, values: np.ndarray, rows: int, *, seed: int = 0
+) -> tuple[float, float]:
+    """Lambda and the growth c by the restricted likelihood of so many rows at most.
+
+    Args:
+        masks: distinct coalitions, Boolean [M, n].
+        values: their worth, float64 [M, outputs].
+        rows: how many are looked at.
+        seed: picks them.
+    """
+    n = masks.shape[1]
+    chosen = np.arange(len(masks))
+    if len(masks) > rows:
+        chosen = np.random.default_rng(seed).choice(len(masks), rows, replace=False)
+    z = jnp.asarray(masks[chosen], jnp.float64)
+    basis = _basis(masks[chosen])[0]
+    best = (-math.inf, 1.0, 0.0)
+    for growth in growths(masks, values):
+        weight = np.exp(-growth * masks[chosen].sum(axis=1))[:, None]
+        scores = _likelihoods(
+            z, jnp.asarray(basis * weight), jnp.asarray(values[chosen] * weight), tuple(_rates(n))
+        )
+        scores = np.asarray(scores) + values.shape[1] * np.log(weight).sum()
+        place = int(np.nanargmax(scores)) if np.isfinite(scores).any() else len(scores) - 1
+        best = max(best, (float(scores[place]), _rates(n)[place], growth))
+    return best[1:]
+
+
+def _require(rows: int, n: int) -> None:
+    if kept_order(rows, n, 1) is None:
+        _require_matrix(rows)
+
+
 def _require_matrix(rows: int) -> None:
     require_memory(8 * 3 * rows**2, f"the kernel matrix of {rows} coalitions", "lower the budget")
 
@@ -246,17 +321,18 @@ def _likelihoods(z: Array, basis: Array, values: Array, rates: tuple[float, ...]
 
 
 def growths(masks: np.ndarray, values: np.ndarray) -> list[float]:
-    """Candidates of c: none, and the slope of the log spread within a size over the size."""
+    """Candidates of c: a few of either sign, and the slope of the log spread over the size."""
+    few = [step / masks.shape[1] for step in GROWTHS]
     sizes = masks.sum(axis=1)
     counts = np.bincount(sizes)
     present = np.flatnonzero(counts > 1)
     spread = np.array([values[sizes == s].var(axis=0).mean() for s in present])
     present, spread = present[spread > 0], spread[spread > 0]
     if len(present) < 3:
-        return [0.0]
+        return few
     weight = np.sqrt(np.minimum(counts[present], 30))
     slope = np.polyfit(present, 0.5 * np.log(spread), 1, w=weight)[0]
-    return [0.0, float(np.clip(slope, -2, 2))]
+    return [*few, float(np.clip(slope, -2, 2))]
 
 
 def _basis(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -311,6 +387,15 @@ def _explained(z: Array, factor: Array, table: Array, members: Array) -> Array:
     sizes = z.sum(axis=1).astype(jnp.int32)
     cross = table[sizes[:, None], inside]
     return (solve_triangular(factor, cross, lower=True) ** 2).sum(axis=0)
+
+
+def prior_variances(
+    index: CardinalIndex, order: int, n: int, rate: float, scale: np.ndarray
+) -> list[float]:
+    """Variance a priori of the index of an A of each size, in units of tau squared."""
+    tables = index_tables(index, order, n, rate, scale)
+    weights = derivative_weights(index, order, n)
+    return [_prior(t, w, scale, index.form) for t, w in zip(tables, weights, strict=True)]
 
 
 def _prior(table: np.ndarray, weights: np.ndarray, scale: np.ndarray, form: str) -> float:
