@@ -144,9 +144,7 @@ def _power(constant: float, slope: float, exponent: int) -> np.ndarray:
     return out
 
 
-def read_spectrum(
-    theta: tuple[Array, ...], tables: list[np.ndarray], n: int
-) -> tuple[Array, ...]:
+def read_spectrum(theta: tuple[Array, ...], tables: list[np.ndarray], n: int) -> tuple[Array, ...]:
     """The index of a sum of columns for all A up to the order.
 
     Args:
