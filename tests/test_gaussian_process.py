@@ -1,5 +1,6 @@
 """The Gaussian process on coalitions: its plan, the index of its mean, its errors."""
 
+import functools
 import itertools
 import math
 
@@ -12,13 +13,24 @@ import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks
 from shapjax.estimators.distinct import distinct_coalitions
 from shapjax.estimators.gaussian_process import (
+    SELECTION_ROWS,
     fit_process,
     index_of_values,
+    posterior,
     posterior_errors,
+    prior_variances,
     read_process,
 )
 from shapjax.estimators.product_kernel import index_tables, kernel_matrix, read_index
 from shapjax.estimators.shrinkage import held_out_factor, shrink
+from shapjax.estimators.truncated_process import (
+    columns,
+    count_columns,
+    fit_truncated,
+    read_truncated,
+    spectrum_of,
+    truncated_errors,
+)
 from shapjax.indices.weights import index_and_order
 
 INDICES = [("STII", 1), ("STII", 2), ("STII", 3), ("SII", 2), ("BII", 2), ("FSII", 2), ("SGV", 2)]
@@ -205,4 +217,99 @@ def test_too_much_is_refused():
     with pytest.raises(sj.ShapjaxError, match="budget is 5"):
         sj.estimate(network(9, 0), 9, budget=5, method="gaussian-process", key=key)
     with pytest.raises(sj.MemoryRefused, match="kernel matrix"):
-        sj.estimate(network(40, 0), 40, budget=2_000_000, method="gaussian-process", key=key)
+        sj.estimate(network(20, 0), 20, budget=500_000, method="gaussian-process", key=key)
+
+
+@pytest.mark.parametrize(("rate", "centre"), [(0.2, 0.0), (0.2, 0.3), (1.5, 0.5)])
+def test_the_spectrum_of_the_kernel_is_complete_and_its_tail_is_what_is_cut(rate, centre):
+    n, every = 7, np.asarray(all_masks(7))
+    sizes, cut = every.sum(axis=1), 2
+    spectrum = spectrum_of(n, rate, centre, cut)
+    full = columns(jnp.asarray(every, float), n, jnp.asarray(spectrum.eta))
+    full = np.concatenate([np.ones((2**n, 1)), full], axis=1) * spectrum.scale[sizes][:, None]
+    distance = (every[:, None, :] != every[None, :, :]).sum(axis=-1)
+    np.testing.assert_allclose(full @ full.T, np.exp(-rate * distance), atol=1e-12)
+    kept = 1 + count_columns(n, cut)
+    np.testing.assert_allclose((full[:, kept:] ** 2).sum(axis=1), spectrum.tail[sizes], atol=1e-13)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def truncated(request):
+    """A fitted truncation, its table of posterior means, and the columns at every coalition."""
+    n = 8
+    with jax.enable_x64(True):
+        masks = distinct_coalitions(jax.random.key(0), n, 2, 90)
+        values = network(n, 1)(masks) + np.random.default_rng(0).normal(size=90)
+        growth = np.exp(0.05 * np.arange(n + 1))
+        process = fit_truncated(masks, values, 0.2, growth, request.param, 1e-7)
+        every = np.asarray(all_masks(n))
+        sizes = every.sum(axis=1)
+        full = columns(jnp.asarray(every, float), n, jnp.asarray(process.spectrum.eta))
+        full = np.concatenate([np.ones((2**n, 1)), full], axis=1)
+        full *= (process.spectrum.scale * growth)[sizes][:, None]
+        theta = np.concatenate(process.theta)
+        return process, process.sizes[sizes] + full[:, : len(theta)] @ theta, full, masks, values
+
+
+@pytest.mark.parametrize(("index", "order"), INDICES)
+def test_the_truncation_is_read_exactly(truncated, index, order):
+    process, table, full, _, _ = truncated
+    cardinal, order = index_and_order(index, order, 8)
+    exact = sj.interactions(table, index, order)
+    for a, b in zip(read_truncated(process, cardinal, order), exact.coefficients, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-10)
+    tables = index_tables(cardinal, order, 8, 0.2, process.growth)
+    prior = prior_variances(cardinal, order, tables, jnp.asarray(process.growth))
+    errors = truncated_errors(process, cardinal, order, [float(x) for x in prior])
+    covariance = np.linalg.inv(np.asarray(process.factor) @ np.asarray(process.factor).T)
+    kept = slice(1, len(covariance) + 1)
+    indices = sj.interactions(jnp.asarray(full.T), index, order)
+    for s in range(order + 1):
+        own = np.asarray(indices.of_size(s)).reshape(full.shape[1], -1)
+        variance = np.einsum("fa,fg,ga->a", own[kept], covariance, own[kept])
+        variance += (own[kept.stop :] ** 2).sum(axis=0) + own[0] ** 2
+        np.testing.assert_allclose(errors[s] ** 2, process.variance * variance, atol=1e-7)
+
+
+def test_the_truncation_is_the_regression_on_its_columns(truncated):
+    process, _, _, masks, values = truncated
+    spectrum, sizes = process.spectrum, masks.sum(axis=1)
+    order = len(process.theta) - 1
+    design = np.asarray(columns(jnp.asarray(masks, float), order, jnp.asarray(spectrum.eta)))
+    design = design * spectrum.scale[sizes][:, None]
+    free = np.eye(9)[sizes]
+    noise = spectrum.tail[sizes] + 1e-7
+    # Generalised least squares on the marginal covariance, by its formula.
+    inverse = np.linalg.inv(design @ design.T + np.diag(noise))
+    target = values / process.growth[sizes]
+    level = np.linalg.solve(free.T @ inverse @ free, free.T @ inverse @ target)
+    theta = design.T @ inverse @ (target - free @ level)
+    np.testing.assert_allclose(np.concatenate(process.theta[1:]), theta, atol=1e-8)
+    rest = target - free @ level
+    np.testing.assert_allclose(process.variance, rest @ inverse @ rest / (90 - 9), rtol=1e-6)
+
+
+def test_many_games_are_one_call():
+    cardinal, order = index_and_order("STII", 2, 6)
+    masks = [distinct_coalitions(jax.random.key(s), 6, 2, 40) for s in range(3)]
+    values = [network(6, s)(m) for s, m in enumerate(masks)]
+    assert len(masks[0]) < SELECTION_ROWS
+    one = functools.partial(posterior, chosen=jnp.arange(40), index=cardinal, order=order)
+    found = jax.jit(jax.vmap(one))(jnp.asarray(np.stack(masks), float), jnp.asarray(values))
+    for place, (own, worth) in enumerate(zip(masks, values, strict=True)):
+        alone = index_of_values(own, worth, cardinal, order)
+        np.testing.assert_allclose(found.errors[2][place], alone.standard_errors[2], rtol=1e-6)
+        shrunk = np.asarray(found.coefficients[2][place])
+        factor = alone.stats["shrinkage"][2]
+        shrunk = shrunk.mean() + factor * (shrunk - shrunk.mean())
+        np.testing.assert_allclose(shrunk, alone.coefficients[2], rtol=1e-6, atol=1e-9)
+
+
+def test_beyond_the_matrix_the_estimate_still_comes_close():
+    n, rng = 24, np.random.default_rng(0)
+    first, second = np.triu_indices(n, 1)
+    pairs = rng.normal(size=len(first))
+    game = lambda masks: (masks[:, first] & masks[:, second]) @ pairs  # noqa: E731
+    found = sj.estimate(game, n, budget=5500, method="gaussian-process", key=0)
+    assert found.stats["truncated"] == 3
+    np.testing.assert_allclose(found.coefficients[2], pairs, atol=0.02)

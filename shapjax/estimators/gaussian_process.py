@@ -36,6 +36,12 @@ from shapjax.estimators.product_kernel import (
 )
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.shrinkage import held_out_factor, shrink
+from shapjax.estimators.truncated_process import (
+    count_columns,
+    fit_truncated,
+    read_truncated,
+    truncated_errors,
+)
 from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.weights import index_and_order
 
@@ -47,8 +53,17 @@ RATES = (0.3, 0.75, 1.5, 3.0, 6.0, 12.0)
 NUGGET = 1e-7
 """Variance of what the process cannot see, beside its own: keeps the Cholesky factor sound."""
 
-SELECTION_ROWS = 600
-"""Most rows by whose likelihood lambda and the scale are chosen."""
+GROWTHS = (0.0, -2.0, -1.0, 1.0)
+"""The growth c of the log spread by size, times the number of players: what is tried."""
+
+SELECTION_ROWS, TRUNCATED_SELECTION_ROWS = 600, 1500
+"""Most rows by whose likelihood lambda and the growth are chosen."""
+
+DENSE_ROWS, DENSE_PLAYERS = 5000, 20
+"""Up to so many coalitions, or players, the whole kernel matrix is factored."""
+
+MOST_COLUMNS = 6000
+"""Columns up to which a truncated spectrum keeps further orders."""
 
 
 def gaussian_process(problem: Problem, oracle: Oracle) -> Answer:
@@ -66,7 +81,7 @@ def gaussian_process(problem: Problem, oracle: Oracle) -> Answer:
     """
     n = whole_number(problem.n, "n_players", low=1, high=MOST_PLAYERS)
     budget = min(oracle.left, 1 << n)
-    _require_matrix(budget)
+    _require(budget, n)
     masks = distinct_coalitions(problem.key, n, problem.order, budget)
     values = np.asarray(oracle(masks), np.float64)
     found = index_of_values(masks, values, problem.index, problem.order)
@@ -89,13 +104,12 @@ def index_of_values(
         Interactions in float64 NumPy arrays, with the posterior's standard errors.
     """
     with precision_scope(np.float64):
-        process = fit_process(masks, values[:, None])
-        found = read_process(process, index, order)
-        errors = posterior_errors(process, index, order)
+        fitted = _fit_and_read(masks, values, index, order)
+    found, errors = fitted.coefficients, fitted.errors
     shrunk = [shrink(*pair) for pair in zip(found[:2], errors[:2], strict=True)]
     for s in range(2, order + 1):
         confirm = functools.partial(
-            held_out_factor, masks, values, process.scale, estimate=_pairs_of
+            held_out_factor, masks, values, fitted.scale, estimate=_pairs_of
         )
         shrunk.append(shrink(found[s], errors[s], confirm if s == 2 else None))
     sizes = masks.sum(axis=1)
@@ -103,18 +117,66 @@ def index_of_values(
         "evaluations": len(masks),
         "v_empty": float(values[sizes == 0][0]),
         "v_grand": float(values[sizes == masks.shape[1]][0]),
-        "rate": process.rate,
-        "growth": float(np.log(process.scale[1])),
+        "rate": fitted.rate,
+        "growth": float(np.log(fitted.scale[1])),
+        "truncated": fitted.truncated,
         "shrinkage": [factor for _, factor in shrunk],
     }
     parts = tuple(part for part, _ in shrunk)
     return Interactions(parts, index.label, masks.shape[1], errors, stats)
 
 
+class _Fitted(NamedTuple):
+    coefficients: tuple[np.ndarray, ...]
+    errors: tuple[np.ndarray, ...]
+    scale: np.ndarray
+    rate: float
+    truncated: int | None
+
+
+def _fit_and_read(
+    masks: np.ndarray, values: np.ndarray, index: CardinalIndex, order: int
+) -> _Fitted:
+    rows, n = masks.shape
+    _require(rows, n)
+    kept = kept_order(rows, n, order)
+    z, worth = jnp.asarray(masks, jnp.float64), jnp.asarray(values)
+    if kept is None:
+        chosen = jnp.asarray(some_rows(rows, SELECTION_ROWS))
+        found = posterior(z, worth, chosen, index=index, order=order)
+        parts, errors = (
+            tuple(np.asarray(x) for x in part) for part in (found.coefficients, found.errors)
+        )
+        scale, rate = np.asarray(found.process.scale), float(found.process.rate)
+        return _Fitted(parts, errors, scale, rate, None)
+    chosen = some_rows(rows, TRUNCATED_SELECTION_ROWS)
+    place, growth = _select(z[chosen], worth[chosen, None])
+    rate, scale = _rates(n)[int(place)], np.exp(float(growth) * np.arange(n + 1))
+    process = fit_truncated(masks, values, rate, scale, kept, NUGGET)
+    tables = index_tables(index, order, n, rate, scale)
+    prior = [float(x) for x in prior_variances(index, order, tables, jnp.asarray(scale))]
+    errors = truncated_errors(process, index, order, prior)
+    return _Fitted(read_truncated(process, index, order), errors, scale, rate, kept)
+
+
+def kept_order(rows: int, n: int, order: int) -> int | None:
+    """The order above which the spectrum is truncated; None for the whole kernel.
+
+    The kernel matrix is used up to ``DENSE_ROWS`` coalitions and in games of few players, where
+    most orders matter.
+    """
+    if rows <= DENSE_ROWS or n <= DENSE_PLAYERS:
+        return None
+    kept = order
+    while kept < n and count_columns(n, kept + 1) <= MOST_COLUMNS:
+        kept += 1
+    return kept
+
+
 def _pairs_of(masks: np.ndarray, values: np.ndarray) -> np.ndarray:
     with precision_scope(np.float64):
         index, order = index_and_order("STII", 2, masks.shape[1])
-        return read_process(fit_process(masks, values[:, None]), index, order)[2]
+        return _fit_and_read(masks, values, index, order).coefficients[2]
 
 
 class Process(NamedTuple):
@@ -123,20 +185,110 @@ class Process(NamedTuple):
     Attributes:
         z: masks as numbers, float64 [M, n].
         rate: the kernel's lambda.
+        growth: c, of the spread by size.
         scale: e^(c s) by size, float64 [n+1].
-        sizes: the function of the size, float64 [n+1, ...].
-        beta: weights of the kernel functions, float64 [M, ...].
+        sizes: the function of the size, float64 [n+1, outputs].
+        beta: weights of the kernel functions, float64 [M, outputs].
         factor: lower Cholesky factor of the kernel matrix with nugget, float64 [M, M].
         variance: tau squared, mean over outputs.
     """
 
     z: Array
-    rate: float
-    scale: np.ndarray
-    sizes: np.ndarray
+    rate: Array
+    growth: Array
+    scale: Array
+    sizes: Array
     beta: Array
     factor: Array
-    variance: float
+    variance: Array
+
+
+class Posterior(NamedTuple):
+    """What ``posterior`` gives: an index with its errors, and the process that they are of.
+
+    Attributes:
+        coefficients: per size s, float64 [C(n, s)].
+        errors: posterior standard deviations, likewise.
+        process: the fitted process.
+    """
+
+    coefficients: tuple[Array, ...]
+    errors: tuple[Array, ...]
+    process: Process
+
+
+@functools.partial(jax.jit, static_argnames=("index", "order"))
+def posterior(
+    z: Array, values: Array, chosen: Array, *, index: CardinalIndex, order: int
+) -> Posterior:
+    """Fit and read in one pure function of fixed shapes, for one game or, by ``vmap``, many.
+
+    Args:
+        z: distinct coalitions as numbers, the empty and the grand one among them, float64 [M, n].
+        values: their worth, float64 [M].
+        chosen: rows by which lambda and the growth are chosen, int [R].
+        index: any cardinal index; static.
+        order: its order; static.
+    """
+    process = fit(z, values[:, None], chosen)
+    found = read_process(process, index, order)
+    return Posterior(found, posterior_errors(process, index, order), process)
+
+
+@jax.jit
+def fit(z: Array, values: Array, chosen: Array) -> Process:
+    """Fit the process: lambda and the growth c by restricted likelihood, then one solve.
+
+    Args:
+        z: as for ``posterior``.
+        values: float64 [M, outputs]; outputs share lambda and c.
+        chosen: int [R].
+    """
+    n = z.shape[1]
+    place, growth = select(z[chosen], values[chosen])
+    weight = jnp.exp(-growth * z.sum(axis=1))[:, None]
+    inputs = z, _at_sizes(z) * weight, values * weight
+    rates = jnp.asarray(_rates(n))
+
+    def at(place: Array) -> _Solved:
+        return solve(*inputs, rates[place])
+
+    def finer(state: tuple[Array, _Solved, Array]) -> tuple[Array, _Solved, Array]:
+        place, best, _ = state
+        other = at(place + 1)
+        better = other.likelihood > best.likelihood
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), other, best)
+        return place + better, best, better
+
+    def going(state: tuple[Array, _Solved, Array]) -> Array:
+        return state[2] & (state[0] + 1 < len(RATES))
+
+    # More rows show finer detail: from the subset's lambda upwards while the likelihood grows.
+    more = jnp.asarray(len(chosen) < len(z))
+    place, solved, _ = jax.lax.while_loop(going, finer, (place, at(place), more))
+    scale = jnp.exp(growth * jnp.arange(n + 1))
+    level = between(solved.sizes, z)
+    return Process(
+        z, rates[place], growth, scale, level, solved.beta, solved.factor, solved.variance
+    )
+
+
+def select(z: Array, values: Array) -> tuple[Array, Array]:
+    """Place of the best lambda among those tried, and c, by the restricted likelihood."""
+    n = z.shape[1]
+    basis, sizes = _at_sizes(z), z.sum(axis=1)
+    grid = [(rate, growth) for growth in GROWTHS for rate in RATES]
+
+    def likelihood(pair: Array) -> Array:
+        weight = jnp.exp(-pair[1] * sizes)[:, None]
+        solved = solve(z, basis * weight, values * weight, pair[0])
+        return solved.likelihood - values.shape[1] * pair[1] * sizes.sum()
+
+    scores = jax.lax.map(likelihood, jnp.asarray(grid) / n)
+    # Where no likelihood is finite the largest lambda is the safest.
+    usable = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
+    best = jnp.where(jnp.isfinite(scores).any(), usable.argmax(), len(RATES) - 1)
+    return best % len(RATES), jnp.asarray(GROWTHS)[best // len(RATES)] / n
 
 
 class _Solved(NamedTuple):
@@ -179,12 +331,11 @@ def solve(z: Array, basis: Array, values: Array, rate: Array) -> _Solved:
 
 
 def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Process:
-    """Fit the process: lambda and the growth c by restricted likelihood, then one solve.
+    """``fit`` on masks, in NumPy arrays; call it where JAX keeps float64.
 
     Args:
         masks: distinct coalitions, Boolean [M, n].
-        values: their worth, float64 [M, outputs]; outputs share lambda and c. Call it where
-            JAX keeps float64.
+        values: their worth, float64 [M, outputs].
         seed: picks the rows by which lambda and c are chosen where there are many.
 
     Raises:
@@ -192,44 +343,24 @@ def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Proc
 
     Cost: O(M**3) time, 3 matrices of M**2 numbers.
     """
-    rows, n = masks.shape
-    _require_matrix(rows)
-    z = jnp.asarray(masks, jnp.float64)
-    chosen = np.arange(rows)
-    if rows > SELECTION_ROWS:
-        chosen = np.random.default_rng(seed).choice(rows, SELECTION_ROWS, replace=False)
-    best = (-math.inf, 1.0, 0.0)
-    for growth in growths(masks, values):
-        weight = np.exp(-growth * masks[chosen].sum(axis=1))[:, None]
-        basis = _basis(masks[chosen])[0] * weight
-        scores = _likelihoods(
-            z[chosen], jnp.asarray(basis), jnp.asarray(values[chosen] * weight), tuple(_rates(n))
-        )
-        jacobian = values.shape[1] * np.log(weight).sum()
-        scores = np.asarray(scores) + jacobian
-        place = int(np.nanargmax(scores)) if np.isfinite(scores).any() else len(scores) - 1
-        best = max(best, (float(scores[place]), _rates(n)[place], growth))
-    _, rate, growth = best
-    scale = np.exp(growth * np.arange(n + 1))
-    weight = np.exp(-growth * masks.sum(axis=1))[:, None]
-    basis, knots = _basis(masks)
-    inputs = z, jnp.asarray(basis * weight), jnp.asarray(values * weight)
-    solved = solve(*inputs, rate)
-    # More rows show finer detail: from the subset's lambda upwards while the likelihood grows.
-    for next_rate in [finer for finer in _rates(n) if finer > rate and rows > SELECTION_ROWS]:
-        other = solve(*inputs, next_rate)
-        if not other.likelihood > solved.likelihood:
-            break
-        solved, rate = other, next_rate
-    return Process(
-        z,
-        rate,
-        scale,
-        knots @ np.asarray(solved.sizes),
-        solved.beta,
-        solved.factor,
-        float(solved.variance),
-    )
+    _require_matrix(len(masks))
+    z, chosen = jnp.asarray(masks, jnp.float64), some_rows(len(masks), SELECTION_ROWS, seed)
+    return jax.tree.map(np.asarray, fit(z, jnp.asarray(values), jnp.asarray(chosen)))
+
+
+def some_rows(count: int, most: int, seed: int = 0) -> np.ndarray:
+    """Places of at most so many of ``count`` rows, at random."""
+    if count <= most:
+        return np.arange(count)
+    return np.random.default_rng(seed).choice(count, most, replace=False)
+
+
+_select = jax.jit(select)
+
+
+def _require(rows: int, n: int) -> None:
+    if kept_order(rows, n, 1) is None:
+        _require_matrix(rows)
 
 
 def _require_matrix(rows: int) -> None:
@@ -240,87 +371,87 @@ def _rates(n: int) -> list[float]:
     return [rate / n for rate in RATES]
 
 
-@functools.partial(jax.jit, static_argnames="rates")
-def _likelihoods(z: Array, basis: Array, values: Array, rates: tuple[float, ...]) -> Array:
-    return jax.lax.map(lambda rate: solve(z, basis, values, rate).likelihood, jnp.asarray(rates))
+def _at_sizes(z: Array) -> Array:
+    """One free function for each size, at the rows, float [M, n+1]."""
+    return jax.nn.one_hot(z.sum(axis=1).astype(jnp.int32), z.shape[1] + 1, dtype=z.dtype)
 
 
-def growths(masks: np.ndarray, values: np.ndarray) -> list[float]:
-    """Candidates of c: none, and the slope of the log spread within a size over the size."""
-    sizes = masks.sum(axis=1)
-    counts = np.bincount(sizes)
-    present = np.flatnonzero(counts > 1)
-    spread = np.array([values[sizes == s].var(axis=0).mean() for s in present])
-    present, spread = present[spread > 0], spread[spread > 0]
-    if len(present) < 3:
-        return [0.0]
-    weight = np.sqrt(np.minimum(counts[present], 30))
-    slope = np.polyfit(present, 0.5 * np.log(spread), 1, w=weight)[0]
-    return [0.0, float(np.clip(slope, -2, 2))]
+def between(level: Array, z: Array) -> Array:
+    """A function of the size, known where a row has the size and linear in between.
 
-
-def _basis(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Functions of the size: [M, n+1] at the rows, [n+1, n+1] at every size.
-
-    One is free at each size that occurs, and they are joined linearly in between; the columns
-    of the sizes that do not occur are zero.
+    Args:
+        level: float [n+1, outputs].
+        z: masks as numbers, the empty and the grand one among them, float [M, n].
     """
-    n = masks.shape[1]
-    sizes = masks.sum(axis=1)
-    present = np.unique(sizes)
-    knots = np.zeros((n + 1, n + 1))
-    for size in present:
-        knots[:, size] = np.interp(np.arange(n + 1), present, (present == size).astype(float))
-    return knots[sizes], knots
+    n = z.shape[1]
+    place = jnp.arange(n + 1)
+    present = jnp.zeros(n + 1, bool).at[z.sum(axis=1).astype(jnp.int32)].set(True)
+    before = jax.lax.cummax(jnp.where(present, place, 0))
+    after = jax.lax.cummin(jnp.where(present, place, n), reverse=True)
+    share = ((place - before) / jnp.maximum(after - before, 1))[:, None]
+    return (1 - share) * level[before] + share * level[after]
 
 
-def read_process(process: Process, index: CardinalIndex, order: int) -> tuple[np.ndarray, ...]:
+@functools.partial(jax.jit, static_argnames=("index", "order"))
+def read_process(process: Process, index: CardinalIndex, order: int) -> tuple[Array, ...]:
     """Any cardinal index of the posterior mean (of one output), per size [C(n, s)]."""
     n = process.z.shape[1]
     tables = index_tables(index, order, n, process.rate, process.scale)
-    found = _read(process.z, process.beta[:, 0], [jnp.asarray(t) for t in tables])
+    found = read_index(process.z, process.beta[:, 0], tables)
     level = size_index(index, order, n) @ process.sizes[:, 0]
-    return tuple(np.asarray(part) + level[s] for s, part in enumerate(found))
+    return tuple(part + level[s] for s, part in enumerate(found))
 
 
-_read = jax.jit(read_index)
-
-
-def posterior_errors(process: Process, index: CardinalIndex, order: int) -> tuple[np.ndarray, ...]:
+@functools.partial(jax.jit, static_argnames=("index", "order"))
+def posterior_errors(process: Process, index: CardinalIndex, order: int) -> tuple[Array, ...]:
     """Posterior standard deviation of the index under the model, per size [C(n, s)].
 
     Cost: O(M**2) for each coefficient.
     """
     n = process.z.shape[1]
     tables = index_tables(index, order, n, process.rate, process.scale)
-    weights = derivative_weights(index, order, n)
-    out = []
-    for s, table in enumerate(tables):
-        members = jnp.asarray(members_of_size(n, s))
-        found = _explained(process.z, process.factor, jnp.asarray(table), members)
-        prior = _prior(table, weights[s], process.scale, index.form)
-        variance = process.variance * np.maximum(prior - np.asarray(found), 0)
-        out.append(np.sqrt(variance))
-    return tuple(out)
+    prior = prior_variances(index, order, tables, process.scale)
+    members = [jnp.asarray(members_of_size(n, s)) for s in range(order + 1)]
+    found = _explained(process.z, process.factor, tables, members)
+    return tuple(
+        jnp.sqrt(process.variance * jnp.maximum(a - b, 0))
+        for a, b in zip(prior, found, strict=True)
+    )
 
 
-@jax.jit
-def _explained(z: Array, factor: Array, table: Array, members: Array) -> Array:
+def _explained(z: Array, factor: Array, tables: list[Array], members: list[Array]) -> list[Array]:
     """Variance of the index of each A that the rows explain, in units of tau squared."""
-    inside = z[:, members].sum(axis=-1).astype(jnp.int32)
     sizes = z.sum(axis=1).astype(jnp.int32)
-    cross = table[sizes[:, None], inside]
-    return (solve_triangular(factor, cross, lower=True) ** 2).sum(axis=0)
+    cross = [
+        table[sizes[:, None], z[:, own].sum(axis=-1).astype(jnp.int32)]
+        for table, own in zip(tables, members, strict=True)
+    ]
+    edges = np.cumsum([len(own) for own in members])[:-1]
+    found = solve_triangular(factor, jnp.concatenate(cross, axis=1), lower=True)
+    return jnp.split((found**2).sum(axis=0), edges)
 
 
-def _prior(table: np.ndarray, weights: np.ndarray, scale: np.ndarray, form: str) -> float:
-    """The index of the index: variance a priori of the index of an A of one size."""
-    s = table.shape[1] - 1
-    total = 0.0
-    for level in range(s + 1):
-        sign = (-1) ** (s - level) * math.comb(s, level)
-        if form == "marginals":
-            sign = (level == s) - (level == 0)
-        sizes = np.arange(len(weights)) + level
-        total += sign * (weights * scale[sizes] * table[sizes, level]).sum()
-    return float(total)
+def prior_variances(
+    index: CardinalIndex, order: int, tables: list[Array], scale: Array
+) -> list[Array]:
+    """The index of the index: variance a priori of that of an A of each size, over tau squared.
+
+    Args:
+        index: any cardinal index.
+        order: its order.
+        tables: from ``index_tables``.
+        scale: e^(c s) by size, float [n+1].
+    """
+    out = []
+    for s, (table, row) in enumerate(
+        zip(tables, derivative_weights(index, order, len(scale) - 1), strict=True)
+    ):
+        total = jnp.zeros((), scale.dtype)
+        for level in range(s + 1):
+            sign = (-1) ** (s - level) * math.comb(s, level)
+            if index.form == "marginals":
+                sign = (level == s) - (level == 0)
+            sizes = np.arange(len(row)) + level
+            total = total + sign * (row * scale[sizes] * table[sizes, level]).sum()
+        out.append(total)
+    return out

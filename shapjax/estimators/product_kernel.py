@@ -13,6 +13,7 @@ where the dividends themselves would cancel.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -42,6 +43,7 @@ def kernel_matrix(a: jax.Array, b: jax.Array, rate: jax.Array | float) -> jax.Ar
     return jnp.exp(-rate * (sizes - 2 * (a @ b.T)))
 
 
+@functools.lru_cache(maxsize=64)
 def derivative_weights(index: CardinalIndex, order: int, n: int) -> list[np.ndarray]:
     r"""Weights of a cardinal index by discrete derivatives, times the number of coalitions.
 
@@ -60,42 +62,45 @@ def derivative_weights(index: CardinalIndex, order: int, n: int) -> list[np.ndar
 
 
 def index_tables(
-    index: CardinalIndex, order: int, n: int, rate: float, scale: np.ndarray | None = None
-) -> list[np.ndarray]:
+    index: CardinalIndex,
+    order: int,
+    n: int,
+    rate: jax.Array | float,
+    scale: jax.Array | np.ndarray | None = None,
+) -> list[jax.Array]:
     r"""The index of :math:`S \mapsto \sigma(|S|)\, e^{-\lambda |S \triangle T|}`.
 
     Args:
-        index: any cardinal index.
-        order: its order k.
-        n: number of players, at most 1000.
+        index: any cardinal index; static.
+        order: its order k; static.
+        n: number of players, at most 1000; static.
         rate: the kernel's lambda.
         scale: sigma by size, float [n+1]; None for one.
 
     Returns:
-        Per size s = 0..k, float64 [n+1, s+1]: entry [t, c] is the index of any A of size s
+        Per size s = 0..k, float [n+1, s+1]: entry [t, c] is the index of any A of size s
         with |T| = t and |A and T| = c; zero where no such A exists.
 
     Raises:
         ShapjaxError: too many players.
     """
-    weights = derivative_weights(index, order, n)
     return [
-        np.tensordot(row, derivative_tables(n, s, rate, scale, index.form), 1)
-        for s, row in enumerate(weights)
+        jnp.tensordot(jnp.asarray(row), derivative_tables(n, s, rate, scale, index.form), 1)
+        for s, row in enumerate(derivative_weights(index, order, n))
     ]
 
 
 def derivative_tables(
     n: int,
     size: int,
-    rate: float,
-    scale: np.ndarray | None = None,
+    rate: jax.Array | float,
+    scale: jax.Array | np.ndarray | None = None,
     form: str = "derivatives",
-) -> np.ndarray:
+) -> jax.Array:
     r"""Mean discrete derivatives of :math:`\sigma(|S|)\, e^{-\lambda |S \triangle T|}`.
 
     Returns:
-        float64 [n-s+1, n+1, s+1]: entry [u, t, c] is the mean over all U of size u outside A of
+        float [n-s+1, n+1, s+1]: entry [u, t, c] is the mean over all U of size u outside A of
         the derivative with respect to A at U (for ``"marginals"``, of what A adds as one), where
         s = |A|, t = |T|, c = |A and T|; zero where no such A exists.
 
@@ -107,43 +112,49 @@ def derivative_tables(
             f"n_players is {n}, but the product kernel's index is known up to {MOST_PLAYERS}; "
             "merge some players."
         )
-    sigma = np.ones(n + 1) if scale is None else np.asarray(scale, np.float64)
-    r = math.exp(-rate)
+    sigma = jnp.ones(n + 1) if scale is None else jnp.asarray(scale)
+    r = jnp.exp(-jnp.asarray(rate, sigma.dtype))
     rest = n - size
-    counts = np.array([math.comb(rest, u) for u in range(rest + 1)], np.float64)
-    # Row a = |T minus A|: the mean over U of the product of the players outside A.
-    inside, outside = _powers(r, 1.0, rest), _powers(1.0, r, rest)
-    means = np.stack([np.convolve(inside[a], outside[rest - a]) for a in range(rest + 1)]) / counts
-    levels = np.stack([sigma[level : level + rest + 1] for level in range(size + 1)])
-    tables = np.zeros((rest + 1, n + 1, size + 1))
+    means = _means(r, rest)
+    levels = jnp.stack([sigma[level : level + rest + 1] for level in range(size + 1)])
+    tables = jnp.zeros((rest + 1, n + 1, size + 1), sigma.dtype)
     for c in range(size + 1):
         head = _head(r, size, c, form) @ levels
-        tables[:, c : c + rest + 1, c] = (means * head).T
+        tables = tables.at[:, c : c + rest + 1, c].set((means * head).T)
     return tables
 
 
-def _powers(constant: float, slope: float, highest: int) -> list[np.ndarray]:
-    """Coefficients of (constant + slope x)^a for a = 0..highest."""
-    powers = [np.ones(1)]
-    for _ in range(highest):
-        powers.append(np.convolve(powers[-1], [constant, slope]))
-    return powers
+def _means(r: jax.Array, rest: int) -> jax.Array:
+    """Means over all U of one size of the product of the players outside A, [a, u].
+
+    Row a = |T minus A|. Players join one after the other, those of T first: the newcomer belongs
+    to a U of size u among m + 1 with probability u / (m + 1), so that only positive numbers of
+    at most one are added.
+    """
+    a, u = np.arange(rest + 1)[:, None], np.arange(rest + 1)
+
+    def join(means: jax.Array, m: jax.Array) -> tuple[jax.Array, None]:
+        absent, present = jnp.where(m < a, r, 1), jnp.where(m < a, 1, r)
+        share = jnp.minimum(u / (m + 1), 1)
+        smaller = jnp.pad(means[:, :-1], ((0, 0), (1, 0)))
+        return absent * (1 - share) * means + present * share * smaller, None
+
+    start = jnp.ones((rest + 1, rest + 1), r.dtype)
+    return jax.lax.scan(join, start, jnp.arange(rest, dtype=r.dtype))[0]
 
 
-def _head(r: float, s: int, c: int, form: str) -> np.ndarray:
-    """What the members of A contribute by how many of them are in, float64 [s+1].
+def _head(r: jax.Array, s: int, c: int, form: str) -> jax.Array:
+    """What the members of A contribute by how many of them are in, float [s+1].
 
     c of them lie in T: a factor is 1 where both agree and r where not, with the sign of the
     derivative; a marginal knows only all and none.
     """
     if form == "marginals":
-        head = np.zeros(s + 1)
-        head[0] -= r**c
-        head[s] += r ** (s - c)
-        return head
-    head = np.ones(1)
+        return jnp.zeros(s + 1, r.dtype).at[0].add(-(r**c)).at[s].add(r ** (s - c))
+    head = jnp.ones(1, r.dtype)
     for member in range(s):
-        head = np.convolve(head, [-r, 1.0] if member < c else [-1.0, r])
+        stay, join = (-r, 1.0) if member < c else (-1.0, r)
+        head = stay * jnp.pad(head, (0, 1)) + join * jnp.pad(head, (1, 0))
     return head
 
 

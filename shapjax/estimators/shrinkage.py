@@ -11,6 +11,13 @@ TRUSTED, DOUBTED = 0.2, 0.4
 """Posterior variance over the spread of the estimates: from where they are shrunk, and fully."""
 
 
+HELD_OUT = 0.2
+"""Share of the coalitions that is held out."""
+
+BELIEF = 0.5
+"""How far from one the slope may well lie, before coalitions held out are seen."""
+
+
 def doubt_of(values: np.ndarray, errors: np.ndarray) -> float:
     """Mean squared standard error over the spread of the estimates."""
     spread = float(values.var())
@@ -24,21 +31,23 @@ def shrink(
 
     Under its model a posterior mean needs none. Games unlike the model (a threshold, say) show by
     errors as large as the spread, and there the constant answer would be the better one. The sum
-    stays, hence efficiency. Where errors exceed the spread the posterior has shrunk by itself
+    stays, hence efficiency. Where errors are not small the posterior has shrunk by itself
     already, and what it left is kept as far as coalitions held out confirm it.
 
     Args:
         values: estimates of one size, [C(n, s)].
         errors: their standard errors.
-        held_out: the factor that coalitions held out allow; called only where errors exceed
-            the spread. None counts as 0.
+        held_out: the factor that coalitions held out allow; called only where errors are not
+            small beside the spread. None leaves the errors to decide.
 
     Returns:
         (values, factor between 0 and 1).
     """
     doubt = doubt_of(values, errors)
-    if doubt >= 1:
-        factor = held_out() if held_out is not None else 0.0
+    if held_out is not None and doubt > TRUSTED:
+        factor = held_out()
+    elif doubt >= 1:
+        factor = 0.0
     else:
         factor = 1 - doubt * float(np.clip((doubt - TRUSTED) / (DOUBTED - TRUSTED), 0, 1))
     return values.mean() + factor * (values - values.mean()), factor
@@ -52,26 +61,26 @@ def held_out_factor(
     *,
     seed: int = 0,
 ) -> float:
-    """How much of the pair terms of one half of the coalitions the other half confirms.
+    """How much of the pair terms of most coalitions the others confirm.
 
     Under the kernel's law the second-order Shapley-Taylor index is a least-squares fit, so the
-    regression of the other half's worths on what the pair terms predict has the slope by which
-    these should be multiplied.
+    regression of the other worths on what the pair terms predict has the slope by which these
+    should be multiplied. Few are held out, since what fewer rows would find is another matter.
 
     Args:
         masks: coalitions by the kernel's law of order 2, Boolean [M, n], sizes 0 and 1 whole.
         values: their worth, float64 [M].
         scale: spread of the worth by size, float64 [n+1].
         estimate: pair terms from some masks and values.
-        seed: makes the halves.
+        seed: picks those held out.
 
     Returns:
-        The slope less its standard error, between 0 and 1.
+        The slope, drawn towards one as far as it is uncertain, between 0 and 1.
     """
     n = masks.shape[1]
     sizes = masks.sum(axis=1)
     fixed = (sizes < 2) | (sizes == n)
-    tested = ~fixed & (np.random.default_rng(seed).random(len(masks)) < 0.5)
+    tested = ~fixed & (np.random.default_rng(seed).random(len(masks)) < HELD_OUT)
     pairs = estimate(masks[~tested], values[~tested])
     matrix = np.zeros((n, n))
     matrix[np.triu_indices(n, 1)] = pairs - pairs.mean()
@@ -91,4 +100,6 @@ def held_out_factor(
         return 0.0
     slope = (weight * predicted * left).sum() / square
     error = math.sqrt(((weight * predicted * (left - slope * predicted)) ** 2).sum()) / square
-    return float(np.clip(slope - error, 0, 1))
+    # The posterior's own word is a slope of one, as if measured with an error of BELIEF.
+    trust = BELIEF**2 / (BELIEF**2 + error**2)
+    return float(np.clip(1 + trust * (slope - 1), 0, 1))

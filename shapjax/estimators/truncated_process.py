@@ -1,0 +1,412 @@
+r"""The Gaussian process where rows are many: its kernel's spectrum truncated by order.
+
+For any centre p in [0, 1] one factor of the product kernel is a sum of two squares,
+:math:`r^{|s - t|} = \psi_0(s)\psi_0(t) + \psi_1(s)\psi_1(t)` with
+:math:`\psi_1(z) = \alpha (z - p)` and
+:math:`\alpha^2 = (1 - r^2) / (p^2 + (1-p)^2 + 2 r p (1-p))`. The kernel is then
+:math:`\sum_Q \psi_Q(S) \psi_Q(T)` over all coalitions Q, and with :math:`\eta = \psi_1/\psi_0`,
+
+.. math:: \psi_Q(S) = \sigma_0(|S|) \prod_{i \in Q} \eta(z_i).
+
+Orders up to q become a Bayesian regression on :math:`\binom{n}{\le q}` columns; what lies above
+becomes independent noise of the variance that the kernel leaves at each size. The centre puts
+that noise where coalitions are few. The index of a column depends on :math:`|Q|` and
+:math:`|A \cap Q|` alone, so that any cardinal index is read without a table of 2**n.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve, solve_triangular
+
+from shapjax.coalitions.enumerate import members_of_size
+from shapjax.core.memory import require_memory
+from shapjax.estimators.product_kernel import derivative_weights, size_index
+from shapjax.estimators.subsets import parts_of_size
+from shapjax.indices.cardinal import CardinalIndex
+
+Array = jax.Array
+
+CHUNK = 1024
+"""Rows whose columns exist at a time."""
+
+CENTRES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""Centres that are tried."""
+
+
+class Spectrum(NamedTuple):
+    """The kernel truncated by order around a centre.
+
+    Attributes:
+        order: q, the highest order kept.
+        eta: eta(0) and eta(1), float64 [2].
+        scale: sigma_0 by size, float64 [n+1].
+        tail: variance of the orders above q by size, float64 [n+1], in units of tau squared.
+    """
+
+    order: int
+    eta: np.ndarray
+    scale: np.ndarray
+    tail: np.ndarray
+
+
+def spectrum_of(n: int, rate: float, centre: float, order: int) -> Spectrum:
+    """The kernel of ``rate`` truncated above ``order`` around ``centre``.
+
+    Args:
+        n: number of players.
+        rate: the kernel's lambda.
+        centre: p, between 0 and 1.
+        order: q.
+    """
+    r, p = math.exp(-rate), centre
+    square = -math.expm1(-2 * rate) / (p**2 + (1 - p) ** 2 + 2 * r * p * (1 - p))
+    shares = square * np.array([p**2, (1 - p) ** 2])
+    roots = np.sqrt(1 - shares)
+    eta = np.sqrt(square) * np.array([-p, 1 - p]) / roots
+    sizes = np.arange(n + 1)
+    scale = roots[1] ** sizes * roots[0] ** (n - sizes)
+    # A player contributes to the order with probability shares[z]: the diagonal of the kernel
+    # is the law of their number, and the tail is its upper end, summed as such.
+    absent, present = (_binomials(n, float(share)) for share in shares)
+    tail = np.array([np.convolve(present[s], absent[n - s])[order + 1 :].sum() for s in sizes])
+    return Spectrum(order, eta, scale, tail)
+
+
+def _binomials(n: int, share: float) -> list[np.ndarray]:
+    """Laws of the number of successes in 0..n trials."""
+    laws = [np.ones(1)]
+    for _ in range(n):
+        laws.append(np.convolve(laws[-1], [1 - share, share]))
+    return laws
+
+
+def count_columns(n: int, order: int) -> int:
+    """Columns of the regression: coalitions of one to ``order`` players."""
+    return sum(math.comb(n, size) for size in range(1, order + 1))
+
+
+def spectrum_tables(
+    index: CardinalIndex, order: int, n: int, spectrum: Spectrum, scale: np.ndarray
+) -> list[np.ndarray]:
+    r"""The index of :math:`S \mapsto \sigma(|S|) \prod_{i \in Q} \eta(z_i)`.
+
+    Args:
+        index: any cardinal index.
+        order: its order k.
+        n: number of players.
+        spectrum: eta and the highest |Q|.
+        scale: sigma by size, float64 [n+1].
+
+    Returns:
+        Per size s = 0..k, float64 [q+1, s+1]: entry [|Q|, c] is the index of any A of size s
+        with |A and Q| = c; zero where no such A exists.
+    """
+    low, high = (float(x) for x in spectrum.eta)
+    tables = []
+    for s, weights in enumerate(derivative_weights(index, order, n)):
+        rest = n - s
+        counts = np.array([math.comb(rest, u) for u in range(rest + 1)], np.float64)
+        levels = np.stack([scale[level : level + rest + 1] for level in range(s + 1)])
+        table = np.zeros((spectrum.order + 1, s + 1))
+        for outside in range(min(spectrum.order, rest) + 1):
+            # The mean over U of one size of the product of the players outside A.
+            own = _power(low, high, outside)
+            mean = np.zeros(rest + 1)
+            for j, part in enumerate(own):
+                mean[j : rest - outside + j + 1] += part * np.array(
+                    [math.comb(rest - outside, u) for u in range(rest - outside + 1)], np.float64
+                )
+            weighted = weights * mean / counts
+            for c in range(min(s, spectrum.order - outside) + 1):
+                if index.form == "marginals":
+                    head = np.zeros(s + 1)
+                    head[0] -= low**c
+                    head[s] += high**c
+                else:
+                    head = np.convolve(_power(-low, high, c), _power(-1.0, 1.0, s - c))
+                table[outside + c, c] = weighted @ (head @ levels)
+        tables.append(table)
+    return tables
+
+
+def _power(constant: float, slope: float, exponent: int) -> np.ndarray:
+    """Coefficients of (constant + slope x)^exponent."""
+    out = np.ones(1)
+    for _ in range(exponent):
+        out = np.convolve(out, [constant, slope])
+    return out
+
+
+def read_spectrum(theta: tuple[Array, ...], tables: list[np.ndarray], n: int) -> tuple[Array, ...]:
+    """The index of a sum of columns for all A up to the order.
+
+    Args:
+        theta: coefficients of the columns of size 0..q, float [C(n, size)] each.
+        tables: from ``spectrum_tables``.
+        n: number of players.
+
+    Returns:
+        Per size s, float [C(n, s)], lexicographic.
+    """
+    out = []
+    for s, table in enumerate(tables):
+        total = jnp.zeros(math.comb(n, s), theta[0].dtype)
+        # In Newton's form a function of |A and Q| is a sum over the J that both contain.
+        for j in range(min(s, len(theta) - 1) + 1):
+            within = jnp.zeros(math.comb(n, j), theta[0].dtype)
+            for q in range(j, len(theta)):
+                difference = np.diff(table[q], n=j)[0]
+                own = difference * theta[q]
+                parts = parts_of_size(n, q, j)
+                if q == j:
+                    within = within + own
+                else:
+                    spread = jnp.broadcast_to(own[:, None], parts.shape)
+                    within = within.at[parts].add(spread)
+            total = total + within[parts_of_size(n, s, j)].sum(axis=1)
+        out.append(total)
+    return tuple(out)
+
+
+def columns(z: Array, order: int, eta: Array) -> Array:
+    """Products of eta over the coalitions of one to ``order`` players, float [M, columns]."""
+    factors = eta[0] + (eta[1] - eta[0]) * z
+    n = z.shape[1]
+    return jnp.concatenate(
+        [factors[:, members_of_size(n, size)].prod(axis=-1) for size in range(1, order + 1)], axis=1
+    )
+
+
+class TruncatedProcess(NamedTuple):
+    """A fitted process of truncated spectrum.
+
+    Attributes:
+        spectrum: the kernel's.
+        theta: coefficients of the columns of size 0..q, float64 [C(n, size)] each, the first 0.
+        sizes: the function of the size, float64 [n+1].
+        factor: lower Cholesky factor of the columns' posterior precision, float64 [F, F].
+        variance: tau squared.
+        growth: e^(c s) by size, float64 [n+1].
+    """
+
+    spectrum: Spectrum
+    theta: tuple[np.ndarray, ...]
+    sizes: np.ndarray
+    factor: Array
+    variance: float
+    growth: np.ndarray
+
+
+def fit_truncated(
+    masks: np.ndarray,
+    values: np.ndarray,
+    rate: float,
+    growth: np.ndarray,
+    order: int,
+    nugget: float,
+) -> TruncatedProcess:
+    """Bayesian regression on the columns up to ``order``; the function of the size is free.
+
+    Args:
+        masks: distinct coalitions, Boolean [M, n].
+        values: their worth, float64 [M].
+        rate: the kernel's lambda.
+        growth: e^(c s) by size, float64 [n+1].
+        order: q.
+        nugget: variance of what the kernel does not see, beside its own.
+
+    Raises:
+        MemoryRefused: the columns' Gram matrix does not fit into memory.
+
+    Cost: O(M F**2 + F**3) time and 3 F**2 numbers for F columns.
+    """
+    n = masks.shape[1]
+    require_truncated(n, order)
+    sizes = masks.sum(axis=1)
+    spectrum = _centred(n, rate, order, sizes, nugget)
+    counts = np.bincount(sizes, minlength=n + 1)
+    weights = (counts[sizes] > 1) / (spectrum.tail[sizes] + nugget)
+    pad = -len(masks) % CHUNK
+    blocks = len(masks) + pad, CHUNK
+
+    def chunked(x: np.ndarray) -> Array:
+        wide = np.concatenate([x, np.zeros((pad, *x.shape[1:]), x.dtype)])
+        return jnp.asarray(wide.reshape(blocks[0] // CHUNK, CHUNK, *x.shape[1:]))
+
+    solved = _solve(
+        chunked(masks.astype(np.float64)),
+        chunked(values / growth[sizes]),
+        chunked(weights),
+        chunked(np.ones(len(masks))),
+        jnp.asarray(counts, jnp.float64),
+        jnp.asarray(spectrum.scale),
+        jnp.asarray(spectrum.eta),
+        order=order,
+    )
+    present = np.flatnonzero(counts)
+    level = np.asarray(solved.level)[present] * growth[present]
+    freedom = max(len(masks) - len(present), 1)
+    # A game that is flat within every size leaves nothing but rounding.
+    variance = max(float(solved.residual), np.finfo(float).tiny) / freedom
+    edges = np.cumsum([math.comb(n, size) for size in range(1, order)])
+    theta = (np.zeros(1), *np.split(np.asarray(solved.theta), edges))
+    return TruncatedProcess(
+        spectrum,
+        theta,
+        np.interp(np.arange(n + 1), present, level),
+        solved.factor,
+        variance,
+        growth,
+    )
+
+
+def require_truncated(n: int, order: int) -> None:
+    """Refuse a regression whose Gram matrix does not fit.
+
+    Raises:
+        MemoryRefused: it does not.
+    """
+    width = count_columns(n, order)
+    require_memory(
+        8 * width * (3 * width + 3 * CHUNK),
+        f"the regression on {width} columns of {n} players",
+        "merge some players",
+    )
+
+
+def _centred(n: int, rate: float, order: int, sizes: np.ndarray, nugget: float) -> Spectrum:
+    """The truncation whose noise is least, in the mean of its logarithm over the rows."""
+    found = [spectrum_of(n, rate, centre, order) for centre in CENTRES]
+    return min(found, key=lambda s: float(np.log(s.tail[sizes] + nugget).mean()))
+
+
+class _Solved(NamedTuple):
+    theta: Array
+    level: Array
+    factor: Array
+    residual: Array
+
+
+@functools.partial(jax.jit, static_argnames="order")
+def _solve(
+    z: Array,
+    values: Array,
+    weights: Array,
+    real: Array,
+    counts: Array,
+    scale: Array,
+    eta: Array,
+    *,
+    order: int,
+) -> _Solved:
+    """The regression from rows in chunks [chunks, CHUNK, ...]; ``real`` is 0 on padding."""
+    n = z.shape[-1]
+    width = count_columns(n, order)
+
+    def rows(z: Array) -> tuple[Array, Array]:
+        sizes = z.sum(axis=1).astype(jnp.int32)
+        return columns(z, order, eta) * scale[sizes][:, None], sizes
+
+    def add_mean(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, None]:
+        own, sizes = rows(chunk[0])
+        own = jnp.concatenate([own, chunk[1][:, None]], axis=1) * chunk[2][:, None]
+        return total.at[sizes].add(own), None
+
+    # A free level at each size is eliminated: everything is centred within its size.
+    sums = jax.lax.scan(add_mean, jnp.zeros((n + 1, width + 1), z.dtype), (z, values, real))[0]
+    means = sums / jnp.maximum(counts, 1)[:, None]
+
+    def add_gram(total: tuple[Array, ...], chunk: tuple[Array, ...]) -> tuple[Any, None]:
+        gram, cross, square = total
+        own, sizes = rows(chunk[0])
+        own = own - means[sizes, :-1]
+        target = chunk[1] - means[sizes, -1]
+        weighted = own * chunk[2][:, None]
+        return (
+            gram + weighted.T @ own,
+            cross + target @ weighted,
+            square + (chunk[2] * target**2).sum(),
+        ), None
+
+    start = jnp.eye(width, dtype=z.dtype), jnp.zeros(width, z.dtype), jnp.zeros((), z.dtype)
+    gram, cross, square = jax.lax.scan(add_gram, start, (z, values, weights))[0]
+    factor = jnp.linalg.cholesky(gram)
+    theta = cho_solve((factor, True), cross)
+    return _Solved(theta, means[:, -1] - means[:, :-1] @ theta, factor, square - cross @ theta)
+
+
+def read_truncated(
+    process: TruncatedProcess, index: CardinalIndex, order: int
+) -> tuple[np.ndarray, ...]:
+    """Any cardinal index of the posterior mean, per size [C(n, s)]."""
+    n = len(process.sizes) - 1
+    scale = process.spectrum.scale * process.growth
+    tables = spectrum_tables(index, order, n, process.spectrum, scale)
+    found = read_spectrum(tuple(jnp.asarray(t) for t in process.theta), tables, n)
+    level = size_index(index, order, n) @ process.sizes
+    return tuple(np.asarray(part) + level[s] for s, part in enumerate(found))
+
+
+def truncated_errors(
+    process: TruncatedProcess, index: CardinalIndex, order: int, prior: list[float]
+) -> tuple[np.ndarray, ...]:
+    """Posterior standard deviation of the index under the model, per size [C(n, s)].
+
+    Orders above q are counted with the variance they had before any value was seen.
+
+    Args:
+        process: the fitted process.
+        index: any cardinal index.
+        order: its order.
+        prior: variance of the index of an A of each size under the whole kernel, in units of
+            tau squared.
+
+    Cost: O(F**3) and F readings for F columns.
+    """
+    n = len(process.sizes) - 1
+    scale = process.spectrum.scale * process.growth
+    tables = spectrum_tables(index, order, n, process.spectrum, scale)
+    found = _column_variances(process.factor, tables, n)
+    out = []
+    for s, known in enumerate(found):
+        kept = _kept_variance(tables[s], n)
+        variance = np.asarray(known) + max(prior[s] - kept, 0.0)
+        out.append(np.sqrt(process.variance * variance))
+    return tuple(out)
+
+
+def _kept_variance(table: np.ndarray, n: int) -> float:
+    """Variance a priori of the index of one A by the orders kept, the empty column left out."""
+    s = table.shape[1] - 1
+    return sum(
+        math.comb(s, c) * math.comb(n - s, q - c) * float(table[q, c]) ** 2
+        for q in range(1, len(table))
+        for c in range(min(s, q) + 1)
+    )
+
+
+def _column_variances(factor: Array, tables: list[np.ndarray], n: int) -> tuple[Array, ...]:
+    """Squared norms of the index of every row of the inverse factor."""
+    order = len(tables[0]) - 1
+    edges = np.cumsum([math.comb(n, size) for size in range(1, order)])
+
+    @jax.jit
+    def total(factor: Array) -> tuple[Array, ...]:
+        inverse = solve_triangular(factor, jnp.eye(len(factor), dtype=factor.dtype), lower=True)
+
+        def add(sums: tuple[Array, ...], row: Array) -> tuple[Any, None]:
+            theta = (jnp.zeros(1, row.dtype), *jnp.split(row, edges))
+            parts = read_spectrum(theta, tables, n)
+            return tuple(a + b**2 for a, b in zip(sums, parts, strict=True)), None
+
+        start = tuple(jnp.zeros(math.comb(n, s), factor.dtype) for s in range(len(tables)))
+        return jax.lax.scan(add, start, inverse)[0]
+
+    return total(factor)
