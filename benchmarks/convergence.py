@@ -72,9 +72,19 @@ class Task(NamedTuple):
     budget: int
 
 
+class _Asked(Exception):
+    """Raised by a game that only wants to know whether it would be asked."""
+
+
 def estimators(index: str, order: int) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Every method that estimates the index, by name, and why the others do not."""
-    table = np.random.default_rng(0).normal(size=64)
+    """Every method that estimates the index, by name, and why the others do not.
+
+    An estimator refuses what it cannot do before it asks for anything, so nothing is computed.
+    """
+
+    def ask(masks: np.ndarray) -> np.ndarray:
+        raise _Asked
+
     found, refused = {}, {}
     for name in sj.estimators.method_names():
 
@@ -83,11 +93,11 @@ def estimators(index: str, order: int) -> tuple[dict[str, Estimate], dict[str, s
             return np.asarray(answer.of_size(order))
 
         try:
-            estimate(lookup(table), 6, 64, 0)
-        except ShapjaxError as error:
-            refused[name] = str(error)
-        else:
+            estimate(ask, 6, 64, 0)
+        except _Asked:
             found[name] = estimate
+        except (ShapjaxError, ImportError) as error:
+            refused[name] = str(error)
     return found | peers_shapiq.peers(index, order), refused
 
 
@@ -161,11 +171,11 @@ class Bench:
         alone, evaluations, seconds = self._alone(task, first)
         arguments = (jnp.asarray(seeds, jnp.uint32), jnp.asarray(tables[seeds]))
         static = {"method": task.method, "order": self._order, "budget": task.budget}
-        program = compiled.sweep.lower(*arguments, **static).compile()
-        jax.block_until_ready(program(*arguments))
+        jax.block_until_ready(compiled.sweep(*arguments, **static))
         begun = time.perf_counter()
-        found = np.asarray(jax.block_until_ready(program(*arguments))[self._order])
+        found = jax.block_until_ready(compiled.sweep(*arguments, **static))[self._order]
         share = (time.perf_counter() - begun) / len(seeds)
+        found = np.asarray(found)
         difference = np.abs(found[0] - alone).max() / exact[first].std()
         if not difference < AGREEMENT:
             raise RuntimeError(f"{task.method}: a sweep differs by {difference:.1e} from estimate")
@@ -374,21 +384,21 @@ def chosen(options: argparse.Namespace) -> dict[str, games.Family]:
     return {name: known[name] for name in options.families or known}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, draw and print; the exit status."""
-    jax.config.update("jax_enable_x64", True)
-    sj.estimators.register("permutation-by-sets", compiled.permutation_by_sets, overwrite=True)
+def bench(options: argparse.Namespace) -> None:
+    """Run, draw and print what the command line asks for.
+
+    Raises:
+        ShapjaxError: an option is out of range, or a file cannot be used.
+    """
+    one_player = sj.interactions(jnp.zeros(16), options.index).order == 1
+    options.order = options.order or (1 if one_player else 2)
+    families = chosen(options)
+    results = Results(options.out / "results.jsonl")
     try:
-        options = options_of(arguments)
-        one_player = sj.interactions(jnp.zeros(16), options.index).order == 1
-        options.order = options.order or (1 if one_player else 2)
-        families = chosen(options)
-        results = Results(options.out / "results.jsonl")
-        bench = Bench(results, options)
-        methods = bench.methods()
-        for name, reason in bench.refused.items():
+        made = Bench(results, options)
+        todo = tasks(list(families.values()), made.methods(), options.order)
+        for name, reason in made.refused.items():
             print(f"left out, {name}: {reason}", file=sys.stderr)
-        todo = tasks(list(families.values()), methods, options.order)
         if options.again:
             covered = {(task.family.name, task.method) for task in todo}
             results.drop(
@@ -397,27 +407,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     and (row["index"], row["order"]) == (options.index, options.order)
                 )
             )
-        try:
-            run(bench, todo)
-        except KeyboardInterrupt:
-            print(
-                f"interrupted; {results.path} is whole, the same command goes on", file=sys.stderr
-            )
-            return 130
-        finally:
-            results.close()
-        rows = results.rows(index=options.index, order=options.order)
-        records = summary.summarise(rows)
-        text = report(records, families)
-        folder = FIGURES if options.readme else options.out
-        for path in convergence_figures.draw(records, families, folder):
-            print(f"drawn: {path}", file=sys.stderr)
-        print(json.dumps(records, indent=2) if options.json else text)
-        if options.readme:
-            write_readme(text)
+        run(made, todo)
+    finally:
+        results.close()
+    records = summary.summarise(results.rows(index=options.index, order=options.order))
+    text = report(records, families)
+    folder = FIGURES if options.readme else options.out
+    for path in convergence_figures.draw(records, families, folder):
+        print(f"drawn: {path}", file=sys.stderr)
+    print(json.dumps(records, indent=2) if options.json else text)
+    if options.readme:
+        write_readme(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    sj.estimators.register("permutation-by-sets", compiled.permutation_by_sets, overwrite=True)
+    try:
+        options = options_of(arguments)
+        with jax.enable_x64(True):
+            bench(options)
     except ShapjaxError as error:
         print(f"convergence.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is kept, the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
