@@ -298,24 +298,31 @@ def report(records: list[Row], families: dict[str, games.Family]) -> str:
     for name in shown:
         budgets = sorted({r["budget"] for r in records if r["family"] == name})
         at[name] = budgets[len(budgets) // 2]
-    price = summary.price_table(records, shown)
+    methods = summary.methods_of(records)
+    price = summary.price_table(records, shown, methods)
     detail = summary.detail_table(records, shown, at, shown[0])
     seeds = sorted({record["seeds"] for record in records})
     count = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
-    levels = " / ".join(str(level) for level in summary.LEVELS)
-    return "\n".join(
-        [
-            f"How many times fewer evaluations than `{summary.BASELINE}` a method needs for an "
-            f"error of {levels} (its own row: how many it needs; medians over {count} games):",
-            "",
-            markdown(price),
-            "",
-            f"Error / precision of the strongest {TOP} at one budget, and ms of one estimate on "
-            f"{shown[0]} there:",
-            "",
-            markdown(detail),
+    parts = [
+        f"How many times fewer evaluations than `{summary.BASELINE}` a method needs for the same "
+        "error (MSE over the variance of the exact values). The first row says how many "
+        f"`{summary.BASELINE}` needs for which error. Medians over {count} games:",
+        markdown(price),
+    ]
+    paper = [name for name in convergence_figures.PAPER if name in shown]
+    theirs = [name for name in convergence_figures.PAPER_METHODS if name in methods]
+    if paper and theirs[:1] == list(convergence_figures.PAPER_METHODS[:1]):
+        parts += [
+            f"The same against the papers' own baseline `{theirs[0]}`, which they put at 10 times "
+            "the evaluations of the kernels:",
+            markdown(summary.price_table(records, paper, theirs, theirs[0])),
         ]
-    )
+    parts += [
+        f"Error / precision of the strongest {TOP} at one budget, and ms of one estimate on "
+        f"{shown[0]} there:",
+        markdown(detail),
+    ]
+    return "\n\n".join(parts)
 
 
 def write_readme(text: str) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use("agg")
 import matplotlib.pyplot as plt
+import numpy as np
 from games import Family
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from peers_shapiq import PREFIX
 from summary import methods_of
 
@@ -107,20 +108,20 @@ def _paper(
 ) -> None:
     """The paper's figures, its estimators above, all of them below."""
     style = styles(methods_of(records))
-    figure, axes = plt.subplots(
-        2, len(names), figsize=(4.2 * len(names), 7.2), squeeze=False, layout="constrained"
-    )
+    figure, axes = _grid(len(names), sharex="col", sharey="col")
     for column, name in zip(axes.T, names, strict=True):
         of_family = [record for record in records if record["family"] == name]
         theirs = [record for record in of_family if record["method"] in PAPER_METHODS]
         _curves(column[0], theirs, "mse", style)
         _curves(column[1], of_family, "mse", style)
+        variance = max(record["mse"] / record["error"] for record in of_family)
+        _cut(column[1], FLOOR * variance)
         column[0].set_title(f"{PAPER[name]}: {families[name].title.split(' (')[0]}")
         column[1].set_title("the same games, every estimator")
         column[1].set_xlabel("evaluations")
     for row in axes:
         row[0].set_ylabel("mean squared error")
-    _finish(figure, axes[1:], style, path)
+    _finish(figure, axes, style, path)
 
 
 def _others(
@@ -128,18 +129,23 @@ def _others(
 ) -> None:
     """Error and precision of the other families."""
     style = styles(methods_of(records))
-    figure, axes = plt.subplots(
-        2, len(names), figsize=(4.2 * len(names), 7.2), squeeze=False, layout="constrained"
-    )
+    figure, axes = _grid(len(names), sharex="col")
     for column, name in zip(axes.T, names, strict=True):
         of_family = [record for record in records if record["family"] == name]
         _curves(column[0], of_family, "error", style)
+        _cut(column[0], FLOOR)
         _curves(column[1], of_family, "precision", style)
         column[0].set_title(families[name].title)
         column[1].set(xlabel="evaluations", yscale="linear", ylim=(0, 1.02))
     axes[0, 0].set_ylabel("mean squared error / variance")
     axes[1, 0].set_ylabel("precision of the strongest")
     _finish(figure, axes, style, path)
+
+
+def _grid(columns: int, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """Two rows of axes."""
+    size = (4.2 * max(columns, 2), 7.6)
+    return plt.subplots(2, columns, figsize=size, squeeze=False, layout="constrained", **shared)
 
 
 def _curves(axis: Axes, records: Sequence[Row], value: str, style: Mapping[str, Style]) -> None:
@@ -161,24 +167,45 @@ def _curves(axis: Axes, records: Sequence[Row], value: str, style: Mapping[str, 
         )
         if not peer:
             low, high = ([r[f"{value}_{end}"] for r in curve] for end in ("low", "high"))
-            axis.fill_between(x, low, high, color=look.colour, alpha=0.12, linewidth=0)
+            axis.fill_between(
+                x,
+                low,
+                high,
+                color=look.colour,
+                alpha=0.12 if len(records) < 30 else 0.06,
+                linewidth=0,
+            )
     axis.set(xscale="log", yscale="log")
-    if value != "precision" and records:
-        lowest = FLOOR * max(r["mse"] / r["error"] for r in records) if value == "mse" else FLOOR
-        axis.set_ylim(bottom=max(axis.get_ylim()[0], lowest))
     axis.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _finish(figure: Any, axes: Any, style: Mapping[str, Style], path: Path) -> None:
+def _cut(axis: Axes, floor: float) -> None:
+    axis.set_ylim(bottom=max(axis.get_ylim()[0], floor))
+
+
+def _finish(figure: Figure, axes: np.ndarray, style: Mapping[str, Style], path: Path) -> None:
     """One legend below, for what the axes hold; then the file."""
     handles = {}
     for axis in axes.flat:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     names = [name for name in style if name in handles]
+    for axis in axes.flat:
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        low, high = axis.get_xlim()
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = (1, 3) if high > 20 * low else (1, 2, 3, 5)
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        axis.set_xticks([tick for tick in ticks if low <= tick <= high])
+    columns = max(2, int(figure.get_figwidth() // 2.5))
     figure.legend(
-        [handles[name] for name in names], names, loc="outside lower center", ncol=5, frameon=False
+        [handles[name] for name in names],
+        names,
+        loc="outside lower center",
+        ncol=columns,
+        frameon=False,
     )
     figure.savefig(path, dpi=110)
     plt.close(figure)

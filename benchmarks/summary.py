@@ -12,8 +12,11 @@ import numpy as np
 Row = dict[str, Any]
 
 BASELINE = "permutation"
-LEVELS = (0.1, 0.01)
-"""Errors (MSE over the variance of the exact values) whose price is printed."""
+MARKS = (1 / 3, 5 / 6)
+"""Where on the baseline's curve the errors lie whose price is printed, from first to last budget.
+
+Families differ by orders of magnitude in what is easy, so no fixed error would suit them all.
+"""
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -99,58 +102,63 @@ def price(evaluations: Sequence[float], errors: Sequence[float], level: float) -
     return Price(float(evaluations[-1]), math.inf)
 
 
-def prices(records: Sequence[Row], level: float) -> dict[tuple[str, str], Price]:
-    """The price of a level for every (family, method)."""
-    curves: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for record in records:
-        curves[record["family"], record["method"]].append(record)
-    found = {}
-    for place, curve in curves.items():
-        curve.sort(key=lambda r: r["evaluations"])
-        found[place] = price([r["evaluations"] for r in curve], [r["error"] for r in curve], level)
-    return found
+def curve_of(records: Sequence[Row], family: str, method: str) -> list[Row]:
+    """The records of one method on one family, by evaluations."""
+    found = [r for r in records if (r["family"], r["method"]) == (family, method)]
+    return sorted(found, key=lambda r: r["evaluations"])
 
 
-def ratio(baseline: Price, own: Price) -> str:
-    """How many times fewer evaluations, in words where an end is open."""
-    low = baseline.low / own.high if own.high else math.inf
-    high = baseline.high / own.low if own.low else math.inf
-    if low == high:
-        return _round(low)
-    if low > 0 and math.isinf(high):
-        return f"> {_round(low)}"
-    return f"< {_round(high)}" if low == 0 and math.isfinite(high) and high > 0 else ""
+def marks(records: Sequence[Row], family: str, baseline: str = BASELINE) -> list[Row]:
+    """Points of the baseline's curve whose errors are priced; none where it has no curve."""
+    curve = curve_of(records, family, baseline)
+    return [curve[round(mark * (len(curve) - 1))] for mark in MARKS] if curve else []
+
+
+def times_fewer(records: Sequence[Row], family: str, method: str, mark: Row) -> str:
+    """Evaluations of the baseline at a mark over those the method needs for the same error."""
+    curve = curve_of(records, family, method)
+    if not curve:
+        return ""
+    own = price([r["evaluations"] for r in curve], [r["error"] for r in curve], mark["error"])
+    return ratio(mark["evaluations"], own)
+
+
+def ratio(baseline: float, own: Price) -> str:
+    """How many times fewer evaluations, in words where it is only known to be more or less."""
+    if own.low == own.high:
+        return _round(baseline / own.low)
+    if math.isinf(own.high):
+        return f"< {_round(baseline / own.low)}"
+    return f"> {_round(baseline / own.high)}"
 
 
 def _round(value: float) -> str:
     return f"{value:.2g}" if value < 99.5 else f"{value:,.0f}"
 
 
-def price_table(records: Sequence[Row], families: Sequence[str]) -> list[Row]:
-    """Evaluations needed, permutation over each method, one column for each family.
+def price_table(
+    records: Sequence[Row],
+    families: Sequence[str],
+    methods: Sequence[str],
+    baseline: str = BASELINE,
+) -> list[Row]:
+    """Evaluations needed, those of the baseline over each method's, one column for each family.
 
-    A cell has the ratio at each of ``LEVELS``; the baseline's own row has its evaluations.
+    The baseline's own row says how many evaluations bring it to which error; a cell has the ratio
+    for each of those errors.
     """
-    by_level = [prices(records, level) for level in LEVELS]
     table = []
-    for method in methods_of(records):
+    for method in methods:
         row: Row = {"method": method}
         for family in families:
-            cells = []
-            for found in by_level:
-                own, base = found.get((family, method)), found.get((family, BASELINE))
-                if own is None or base is None:
-                    continue
-                cells.append(_evaluations(own) if method == BASELINE else ratio(base, own) or "?")
-            row[family] = " / ".join(cells)
+            found = marks(records, family, baseline)
+            if method == baseline:
+                cells = [f"{m['evaluations']:,.0f} ({m['error']:.2g})" for m in found]
+            else:
+                cells = [times_fewer(records, family, method, mark) for mark in found]
+            row[family] = " / ".join(cells) if any(cells) else ""
         table.append(row)
     return table
-
-
-def _evaluations(found: Price) -> str:
-    if math.isinf(found.high):
-        return f"> {found.low:,.0f}"
-    return f"{'' if found.low else '< '}{found.high:,.0f}"
 
 
 def methods_of(records: Sequence[Row]) -> list[str]:
