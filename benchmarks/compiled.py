@@ -109,9 +109,13 @@ def permutation_by_sets(problem: Problem, oracle: Oracle) -> Answer:
     problem.require_index("permutation-by-sets", "STII", "SV")
     if oracle.left >= 1 << problem.n:
         return enumerated(problem, oracle)
-    masks = _plan_by_sets(problem.key, problem.n, problem.order, oracle.left)
-    values = jnp.asarray(oracle(np.asarray(masks), cached=False))
-    return Answer(_fit_by_sets(masks, values, problem.order), None, {})
+    masks = _planned(problem.key, problem.n, problem.order, oracle.left)
+    values = oracle(np.asarray(masks), cached=False)
+    return Answer(_fitted(masks, jnp.asarray(values), problem.order), None, {})
+
+
+_planned = jax.jit(_plan_by_sets, static_argnums=(1, 2, 3))
+_fitted = jax.jit(_fit_by_sets, static_argnums=2)
 
 
 @functools.partial(jax.jit, static_argnames=("method", "order", "budget"))

@@ -33,8 +33,8 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     """One record for each family, method and budget: medians, and 10% and 90% quantiles.
 
     ``error`` is the MSE over the variance of the exact values, ``seconds`` the wall time of one
-    call of ``shapjax.estimate`` (or of the peer) after compilation, ``sweep_seconds`` what an
-    estimate takes of a compiled sweep.
+    call of ``shapjax.estimate`` (or of the peer) after compilation, ``cpu_seconds`` that of all
+    its threads, ``sweep_seconds`` what an estimate takes of a compiled sweep.
     """
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in current(rows):
@@ -54,12 +54,13 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
             ("mse", [row["mse"] for row in group]),
             ("error", [row["mse"] / row["variance"] for row in group]),
             ("precision", [row["precision"] for row in group]),
-            ("seconds", [row["seconds"] for row in group]),
-            ("sweep_seconds", [row.get("sweep_seconds") for row in group]),
+            *(
+                (name, [row[name] for row in group if name in row])
+                for name in ("seconds", "cpu_seconds", "sweep_seconds")
+            ),
         ):
-            known = [value for value in values if value is not None]
-            if known:
-                low, middle, high = np.quantile(known, QUANTILES)
+            if values:
+                low, middle, high = np.quantile(values, QUANTILES)
                 record |= {name: middle, f"{name}_low": low, f"{name}_high": high}
         records.append(record)
     return sorted(records, key=lambda r: (r["family"], r["method"], r["budget"]))
@@ -167,6 +168,21 @@ def methods_of(records: Sequence[Row]) -> list[str]:
     return sorted(names, key=lambda name: (name != BASELINE, ":" in name, name))
 
 
+def sweep_table(records: Sequence[Row], family: str) -> list[Row]:
+    """Milliseconds of an estimate alone and in a compiled sweep, every other budget a column."""
+    table = []
+    for method in methods_of(records):
+        swept = [
+            r for r in curve_of(records, family, method) if r.keys() >= {"seconds", "sweep_seconds"}
+        ]
+        row: Row = {"method": method}
+        for record in swept[1::2]:
+            alone, share = 1e3 * record["seconds"], 1e3 * record["sweep_seconds"]
+            row[f"{record['budget']:,}"] = f"{alone:.2g} / {share:.2g}"
+        table += [row] if swept else []
+    return table
+
+
 def detail_table(
     records: Sequence[Row], families: Sequence[str], at: dict[str, int], timed: str
 ) -> list[Row]:
@@ -188,6 +204,10 @@ def detail_table(
                 f"{record['error']:.2g} / {record['precision']:.0%}" if record else ""
             )
         record = found.get((timed, method, at[timed]))
-        row["ms"] = f"{1e3 * record['seconds']:.3g}" if record and "seconds" in record else ""
+        if record and "cpu_seconds" in record:
+            taken = [1e3 * record[name] for name in ("seconds", "cpu_seconds")]
+            row["ms"] = " / ".join(
+                f"{time:.2g}" if time < 99.5 else f"{time:.0f}" for time in taken
+            )
         table.append(row)
     return table

@@ -205,7 +205,7 @@ def test_prices_are_read_at_the_baselines_own_errors():
 
 def test_medians_and_quantiles():
     row = {"family": "f", "identity": "x", "method": "m", "index": "STII", "order": 2}
-    row |= {"budget": 10, "evaluations": 9, "variance": 2.0, "precision": 0.5, "seconds": None}
+    row |= {"budget": 10, "evaluations": 9, "variance": 2.0, "precision": 0.5}
     rows = [row | {"seed": seed, "mse": float(seed)} for seed in range(11)]
     stale = [row | {"identity": "old", "seed": 0, "mse": 1e9}]
     (record,) = summary.summarise([*stale, *rows])
