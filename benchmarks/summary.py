@@ -169,17 +169,20 @@ def methods_of(records: Sequence[Row]) -> list[str]:
 
 
 def sweep_table(records: Sequence[Row], family: str) -> list[Row]:
-    """Milliseconds of an estimate alone and in a compiled sweep, every other budget a column."""
+    """Milliseconds of an estimate alone and in a compiled sweep, every other budget down from the largest a column."""
+    swept = [
+        r for r in records if r["family"] == family and r.keys() >= {"seconds", "sweep_seconds"}
+    ]
+    found = {(r["method"], r["budget"]): r for r in swept}
+    budgets = sorted({r["budget"] for r in swept}, reverse=True)[::2][::-1]
     table = []
-    for method in methods_of(records):
-        swept = [
-            r for r in curve_of(records, family, method) if r.keys() >= {"seconds", "sweep_seconds"}
-        ]
+    for method in methods_of(swept):
         row: Row = {"method": method}
-        for record in swept[1::2]:
-            alone, share = 1e3 * record["seconds"], 1e3 * record["sweep_seconds"]
-            row[f"{record['budget']:,}"] = f"{alone:.2g} / {share:.2g}"
-        table += [row] if swept else []
+        for budget in budgets:
+            record = found.get((method, budget))
+            times = [1e3 * record[name] for name in ("seconds", "sweep_seconds")] if record else []
+            row[f"{budget:,}"] = " / ".join(f"{time:.2g}" for time in times)
+        table.append(row)
     return table
 
 
@@ -211,3 +214,7 @@ def detail_table(
             )
         table.append(row)
     return table
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.2g}" if seconds < 0.0995 else f"{1e3 * seconds:,.0f}"
