@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from shapjax.core.errors import ShapjaxError
+
 Peer = Callable[[Callable[[np.ndarray], np.ndarray], int, int, int], np.ndarray]
 """(value function, players, budget, seed) to the top coefficients, lexicographic."""
 
@@ -55,6 +57,8 @@ def _peer(made: Callable, index: str, order: int, options: dict) -> Peer:
                 budget, lambda masks: game(np.atleast_2d(masks))
             )
         values = found.get_n_order_values(order)
+        if not values.any():
+            raise ShapjaxError(f"a budget of {budget} holds no sample of shapiq's {made.__name__}.")
         return values[np.triu_indices(n, 1)] if order == 2 else values
 
     return estimate

@@ -169,7 +169,7 @@ def methods_of(records: Sequence[Row]) -> list[str]:
 
 
 def sweep_table(records: Sequence[Row], family: str) -> list[Row]:
-    """Milliseconds of an estimate alone and in a compiled sweep, every other budget down from the largest a column."""
+    """Milliseconds of an estimate alone and in a compiled sweep, by every second budget."""
     swept = [
         r for r in records if r["family"] == family and r.keys() >= {"seconds", "sweep_seconds"}
     ]
