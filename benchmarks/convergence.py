@@ -364,7 +364,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--order", type=int, metavar="K", help="by default 2, or 1 for values")
     parser.add_argument("--seeds", type=int, metavar="N", help="games of each family (20)")
     parser.add_argument(
-        "--patience", type=float, default=30, metavar="SECONDS", help="CPU, for a method and budget"
+        "--patience", type=float, default=40, metavar="SECONDS", help="CPU, for a method and budget"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="results, tables of games, figures")
     parser.add_argument("--squeezenet", type=Path, metavar="WEIGHTS")
@@ -419,7 +419,8 @@ def bench(options: argparse.Namespace) -> None:
         made = Bench(results, options)
         todo = tasks(list(families.values()), made.methods(), options.order)
         for name, reason in made.refused.items():
-            print(f"left out, {name}: {reason}", file=sys.stderr)
+            if not options.methods:
+                print(f"left out, {name}: {reason}", file=sys.stderr)
         if options.again:
             covered = {(task.family.name, task.method) for task in todo}
             results.drop(
