@@ -180,8 +180,8 @@ def sweep_table(records: Sequence[Row], family: str) -> list[Row]:
         row: Row = {"method": method}
         for budget in budgets:
             record = found.get((method, budget))
-            times = [1e3 * record[name] for name in ("seconds", "sweep_seconds")] if record else []
-            row[f"{budget:,}"] = " / ".join(f"{time:.2g}" for time in times)
+            times = [record[name] for name in ("seconds", "sweep_seconds")] if record else []
+            row[f"{budget:,}"] = " / ".join(_milliseconds(time) for time in times)
         table.append(row)
     return table
 
@@ -207,11 +207,8 @@ def detail_table(
                 f"{record['error']:.2g} / {record['precision']:.0%}" if record else ""
             )
         record = found.get((timed, method, at[timed]))
-        if record and "cpu_seconds" in record:
-            taken = [1e3 * record[name] for name in ("seconds", "cpu_seconds")]
-            row["ms"] = " / ".join(
-                f"{time:.2g}" if time < 99.5 else f"{time:.0f}" for time in taken
-            )
+        taken = [record[name] for name in ("seconds", "cpu_seconds") if record and name in record]
+        row["ms"] = " / ".join(_milliseconds(seconds) for seconds in taken)
         table.append(row)
     return table
 

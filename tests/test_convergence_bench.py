@@ -215,6 +215,14 @@ def test_medians_and_quantiles():
     assert "seconds" not in record
 
 
+def test_tables_give_times_in_milliseconds():
+    record = {"family": "f", "method": "m", "budget": 8, "evaluations": 8, "error": 0.25}
+    record |= {"precision": 0.5, "seconds": 1.5, "cpu_seconds": 0.002, "sweep_seconds": 0.0005}
+    (row,) = summary.detail_table([record], ["f"], {"f": 8}, "f")
+    assert row == {"method": "m", "f, 8": "0.25 / 50%", "ms": "1,500 / 2"}
+    assert summary.sweep_table([record], "f") == [{"method": "m", "8": "1,500 / 0.5"}]
+
+
 def test_score_by_hand():
     found = convergence.score(np.array([3.0, 0, -5, 0, 0, 1]), np.array([3.0, 0, -4, 2, 0, 0]))
     assert found["mse"] == pytest.approx((1 + 4 + 1) / 6)
