@@ -421,7 +421,7 @@ def test_peers_estimate_the_same_index(x64, index, order):
             asked.append(len(masks))
             return convergence.lookup(table)(masks)
 
-        estimates = [peer(game, 8, 200, seed) for seed in range(6)]
-        error = ((np.mean(estimates, axis=0) - exact) ** 2).mean() / exact.var()
-        assert error < 1.5, name
-        assert sum(asked) <= 6 * 200, name
+        # Beyond 2**8 all but the permutations are exact; those go on, as 1/m.
+        error = ((peer(game, 8, 20_000, 0) - exact) ** 2).mean() / exact.var()
+        assert error < (0.5 if "permutation" in name else 1e-9), name
+        assert sum(asked) <= 20_000, name
