@@ -13,10 +13,12 @@ def print_records(records: list[dict[str, Any]], *, as_json: bool) -> None:
         records: name to value; a value that a record lacks is left blank.
         as_json: print a JSON array instead of a table.
     """
-    if as_json:
-        print(json.dumps(records, indent=2))
-        return
+    print(json.dumps(records, indent=2) if as_json else markdown(records))
+
+
+def markdown(records: list[dict[str, Any]]) -> str:
+    """A Markdown table of records, columns in the order in which they first appear."""
     names = list(dict.fromkeys(name for record in records for name in record))
-    print("| " + " | ".join(names) + " |\n|" + "---|" * len(names))
-    for record in records:
-        print("| " + " | ".join(str(record.get(name, "")) for name in names) + " |")
+    rows = [names, *([str(record.get(name, "")) for name in names] for record in records)]
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join([head, "|" + "---|" * len(names), *body])
