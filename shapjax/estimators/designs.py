@@ -33,7 +33,7 @@ class Design(NamedTuple):
     apply: Callable[[Array], Array]
     adjoint: Callable[[Array], Array]
     whiten: Callable[[Array], Array]
-    constant: Callable[[Array], Array]
+    constant: Callable[[Array | float], Array]
     flatten: Callable[[Array], Array]
 
 
