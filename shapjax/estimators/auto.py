@@ -45,7 +45,7 @@ DENSE = 2.0
 """How much a coalition of such a size matters at least, in units of the mean over coalitions."""
 
 SPREAD = 0.5
-"""The other sizes are drawn by this power of how many coalitions they have."""
+"""Half of the others are drawn by this power of how many coalitions a size has, half by law."""
 
 CAUTION = 2.0
 """Variances that the squared distance must exceed before the surrogate is corrected."""
@@ -92,8 +92,8 @@ def auto(
         )
     weights = worth_weights(weight_table(index, order, n), index.form)
     generator = generator_of(problem.key)
-    counts = counts_by_size(weights, oracle.left, generator)
-    masks = draw_distinct(counts, generator)
+    masks, units = draw_design(weights, oracle.left, generator)
+    counts = np.bincount(masks.sum(axis=1), minlength=n + 1)
     values = np.asarray(oracle(masks), np.float64)
     found = index_of_values(masks, values, index, order)
     assert found.standard_errors is not None
@@ -107,7 +107,7 @@ def auto(
         def surrogate(masks: np.ndarray, values: np.ndarray) -> Any:
             return _surrogate(masks, values, index, order)
 
-        corrected = correct(masks, values, weights, surrogate, generator)
+        corrected = correct(masks, values, units, weights, surrogate, generator)
         explained = corrected.explained
         parts, errors, shares = _combine(parts, errors, corrected, correction)
     stats = {
@@ -117,9 +117,55 @@ def auto(
         "whole_sizes": len(whole),
         "correction": shares,
         "explained": explained,
-        "decision": _decision(shares, explained, found.stats.get("shrinkage", [])),
+        "decision": _decision(shares[-1], explained, found.stats["shrinkage"][-1]),
     }
     return Answer(tuple(parts), tuple(errors), stats)
+
+
+def draw_design(
+    weights: np.ndarray, budget: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct coalitions, uniform within their size, and which of them were drawn together.
+
+    Where the index is odd (a coalition counts as its complement does, with the other sign, as in
+    the Shapley and the Banzhaf value), the even part of a game is of no account, and coalitions
+    come with their complements, which cancels it.
+
+    Args:
+        weights: of the worths in the index, from ``worth_weights``.
+        budget: at least 2.
+        generator: source of chance.
+
+    Returns:
+        Boolean [M, n], the empty coalition first and the grand one last, and int [M].
+    """
+    n = weights.shape[1] - 1
+    counts = counts_by_size(weights, budget, generator)
+    if not is_odd(weights):
+        masks = draw_distinct(counts, generator)
+        return masks, np.arange(len(masks))
+    lower = np.zeros(n + 1, np.int64)
+    for t in range((n + 1) // 2):
+        lower[t] = min((counts[t] + counts[n - t]) // 2, math.comb(n, t))
+    parts = [draw_distinct(lower, generator)]
+    if n % 2 == 0:
+        # Each pair of the middle size has one member without the last player.
+        middle = np.zeros(n, np.int64)
+        middle[n // 2] = counts[n // 2] // 2
+        without = draw_distinct(middle, generator)
+        parts.append(np.pad(without, ((0, 0), (0, 1))))
+    half = np.concatenate(parts)
+    units = np.arange(len(half))
+    return np.concatenate([half, ~half[::-1]]), np.concatenate([units, units[::-1]])
+
+
+def is_odd(weights: np.ndarray) -> bool:
+    """Whether a coalition's weight in the value of a player is minus that of its complement."""
+    order, n = len(weights) - 1, weights.shape[1] - 1
+    if order != 1:
+        return False
+    pairs = [(t, a) for t in range(n + 1) for a in range(2) if a <= t <= n - 1 + a]
+    return all(abs(weights[1, t, a] + weights[1, n - t, 1 - a]) < 1e-12 for t, a in pairs)
 
 
 def counts_by_size(weights: np.ndarray, budget: int, generator: np.random.Generator) -> np.ndarray:
@@ -127,9 +173,9 @@ def counts_by_size(weights: np.ndarray, budget: int, generator: np.random.Genera
 
     The empty and the grand coalition; then sizes up to the order and n-1, those that matter most
     first, as ``size_law_of`` ranks a coalition of them, for at most a share of the budget; then
-    the others by a power of how many coalitions they have. A surrogate that varies smoothly from
-    coalition to coalition is known where the ends are known and the middle is covered: on
-    networks and photographs this gives a half to a quarter of the error of the kernel's law.
+    the others, half by that law, half by a power of how many coalitions they have. A surrogate
+    that varies smoothly from coalition to coalition is known where the ends are known and the
+    middle is covered.
 
     Args:
         weights: of the worths in the index, from ``worth_weights``.
@@ -152,8 +198,10 @@ def counts_by_size(weights: np.ndarray, budget: int, generator: np.random.Genera
     left = budget - int(counts.sum())
     ends = [0, n, *np.flatnonzero(counts)]
     most = max(number)
-    rest = np.array([(x / most) ** SPREAD for x in number])
-    rest[ends] = 0
+    cover = np.array([(x / most) ** SPREAD for x in number])
+    rest = law.copy()
+    cover[ends] = rest[ends] = 0
+    rest = np.sum([x / x.sum() for x in (cover, rest) if x.any()] or [rest], axis=0)
     free = [0 if t in ends else x for t, x in enumerate(number)]
     if rest.any():
         least = 2 if left >= 40 * n else 0
@@ -214,15 +262,16 @@ def _combine(
     return out, deviations, shares
 
 
-def _decision(shares: list[float], explained: float | None, shrinkage: list[float]) -> str:
+def _decision(share: float, explained: float | None, shrinkage: float) -> str:
+    """What was done about the top order, and why."""
     if explained is None:
         text = "surrogate, not corrected"
-    elif max(shares) > 0:
-        text = f"surrogate, corrected by {max(shares):.0%} of what it leaves on coalitions held out"
+    elif share > 0:
+        text = f"surrogate, corrected by {share:.0%} of what it leaves on coalitions held out"
     else:
         text = "surrogate: on coalitions held out it leaves nothing that exceeds the scatter"
     if explained is not None:
         text += f"; it predicts {explained:.0%} of their scatter within sizes"
-    if shrinkage and min(shrinkage) < 1:
-        text += f"; shrunk to {min(shrinkage):.0%} towards the mean of a size"
+    if shrinkage < 1:
+        text += f"; shrunk to {shrinkage:.0%} towards the mean"
     return text

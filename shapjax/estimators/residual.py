@@ -42,6 +42,7 @@ class Corrected(NamedTuple):
 def correct(
     masks: np.ndarray,
     values: np.ndarray,
+    units: np.ndarray,
     weights: np.ndarray,
     surrogate: Surrogate,
     generator: np.random.Generator,
@@ -51,6 +52,7 @@ def correct(
     Args:
         masks: distinct coalitions, uniform within their size, Boolean [M, n].
         values: their worth, float64 [M].
+        units: int [M]; coalitions of one unit were drawn together, and stay together.
         weights: of the worths in the index, from ``worth_weights``.
         surrogate: what is fitted; sizes taken whole belong to both halves.
         generator: makes the halves.
@@ -59,11 +61,16 @@ def correct(
     sizes = masks.sum(axis=1)
     counts = np.bincount(sizes, minlength=n + 1)
     whole = np.array([counts[t] == math.comb(n, t) for t in range(n + 1)])
-    first = np.zeros(len(masks), bool)
+    heads = np.zeros(len(masks), bool)
+    heads[np.unique(units, return_index=True)[1]] = True
+    first, odd = np.zeros(len(masks), bool), int(generator.random() < 0.5)
     for t in np.flatnonzero((counts > 0) & ~whole):
-        rows = np.flatnonzero(sizes == t)
-        more = (len(rows) + int(generator.random() < 0.5)) // 2
-        first[generator.permutation(rows)[:more]] = True
+        rows = np.flatnonzero((sizes == t) & heads)
+        # Odd ones go to either half in turn.
+        more, odd = divmod(len(rows) + odd, 2)
+        first |= np.isin(units, units[generator.permutation(rows)[:more]])
+    # At worst, two coalitions drawn together err together.
+    together = 1 if heads.all() else 2
     estimates, variances = _zeros(n, order), _zeros(n, order)
     complete, scatter, left = True, 0.0, 0.0
     for held in (first, ~first & ~whole[sizes]):
@@ -73,7 +80,7 @@ def correct(
         complete &= part[2]
         for s in range(order + 1):
             estimates[s] += (index[s] + part[0][s]) / 2
-            variances[s] += part[1][s] / 4
+            variances[s] += together * part[1][s] / 4
         for t in np.unique(sizes[held]):
             at = sizes[held] == t
             scatter += float(((values[held][at] - values[held][at].mean()) ** 2).sum())
@@ -101,6 +108,7 @@ def index_of_rest(
     sizes = masks.sum(axis=1)
     estimates, variances = _zeros(n, order), _zeros(n, order)
     complete = True
+    parts = {(s, m): parts_of_size(n, s, m) for s in range(order + 1) for m in range(s + 1)}
     for t in range(n + 1):
         rows = sizes == t
         count, number = int(rows.sum()), math.comb(n, t) - int(known[t])
@@ -116,7 +124,7 @@ def index_of_rest(
             h = np.array([float(number * g) for g in weights[s, t, : s + 1]])
             one, two = (
                 sum(
-                    difference * sums[m][row][parts_of_size(n, s, m)].sum(axis=1)
+                    difference * sums[m][row][parts[s, m]].sum(axis=1)
                     for m, difference in enumerate(_newton(f))
                 )
                 for row, f in enumerate((h, h**2))
