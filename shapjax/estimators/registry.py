@@ -8,6 +8,7 @@ from typing import Any
 
 from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
+from shapjax.estimators.auto import auto
 from shapjax.estimators.faithful import faithful_regression
 from shapjax.estimators.fixlip import fixlip
 from shapjax.estimators.gaussian_process import gaussian_process
@@ -27,6 +28,7 @@ from shapjax.estimators.shap_iq import shap_iq
 from shapjax.estimators.svarm_iq import svarm_iq
 
 BUILT_IN: dict[str, Estimator] = {
+    "auto": auto,
     "kernel-direct": kernel_direct,
     "kernel-weighting": kernel_weighting,
     "kernel-border": kernel_border,
