@@ -13,26 +13,17 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 
 from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.precision import precision_scope
 from shapjax.estimators.distinct import allocate, draw_distinct, generator_of
 from shapjax.estimators.enumeration import enumerated
-from shapjax.estimators.gaussian_process import (
-    Process,
-    fit_process,
-    index_of_values,
-    read_process,
-)
+from shapjax.estimators.gaussian_process import index_of_values, refitted
 from shapjax.estimators.oracle import Oracle
-from shapjax.estimators.product_kernel import kernel_matrix
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.residual import Corrected, correct
 from shapjax.estimators.size_strata import size_law_of
-from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.weights import weight_table
 from shapjax.indices.worths import worth_weights
 
@@ -103,9 +94,11 @@ def auto(
     drawn = int(counts.sum() - counts[whole].sum())
     shares, explained = [0.0] * (order + 1), None
     if correction != "never" and drawn >= FEWEST:
+        # Lambda and growth are those of all coalitions: two numbers, chosen among a few.
+        kernel = [found.stats[name] for name in ("rate", "growth", "truncated")]
 
         def surrogate(masks: np.ndarray, values: np.ndarray) -> Any:
-            return _surrogate(masks, values, index, order)
+            return refitted(masks, values, index, order, *kernel)
 
         corrected = correct(masks, values, units, weights, surrogate, generator)
         explained = corrected.explained
@@ -213,21 +206,6 @@ def counts_by_size(weights: np.ndarray, budget: int, generator: np.random.Genera
         counts[t] += more
         left -= more
     return counts
-
-
-def _surrogate(masks: np.ndarray, values: np.ndarray, index: CardinalIndex, order: int) -> Any:
-    with precision_scope(np.float64):
-        process = fit_process(masks, values[:, None])
-        return read_process(process, index, order), lambda rows: _predict(process, rows)
-
-
-def _predict(process: Process, masks: np.ndarray) -> np.ndarray:
-    """Posterior mean of the worths, float64 [M]."""
-    with precision_scope(np.float64):
-        sizes = masks.sum(axis=1)
-        near = kernel_matrix(jnp.asarray(masks, jnp.float64), process.z, process.rate)
-        deviation = np.asarray(near @ process.beta[:, 0])
-        return np.asarray(process.sizes)[sizes, 0] + process.scale[sizes] * deviation
 
 
 def _combine(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -37,8 +38,10 @@ from shapjax.estimators.product_kernel import (
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.shrinkage import held_out_factor, shrink
 from shapjax.estimators.truncated_process import (
+    TruncatedProcess,
     count_columns,
     fit_truncated,
+    predict_truncated,
     read_truncated,
     truncated_errors,
 )
@@ -159,6 +162,55 @@ def _fit_and_read(
     return _Fitted(read_truncated(process, index, order), errors, scale, rate, kept)
 
 
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Coalitions, Boolean [M, n], to the posterior mean of their worth, float64 [M]."""
+
+
+def refitted(
+    masks: np.ndarray,
+    values: np.ndarray,
+    index: CardinalIndex,
+    order: int,
+    rate: float,
+    growth: float,
+    truncated: int | None,
+) -> tuple[tuple[np.ndarray, ...], Predict]:
+    """The index and the predictions of a process whose lambda and growth are known.
+
+    Args:
+        masks: distinct coalitions, Boolean [M, n]; the empty and the grand one among them.
+        values: their worth, float64 [M].
+        index: any cardinal index.
+        order: its order.
+        rate: lambda, as ``index_of_values`` reports it.
+        growth: likewise.
+        truncated: likewise; the order kept of the spectrum, None for all.
+    """
+    n = masks.shape[1]
+    with precision_scope(np.float64):
+        if truncated is not None:
+            scale = np.exp(growth * np.arange(n + 1))
+            rest = fit_truncated(masks, values, rate, scale, truncated, NUGGET)
+            return read_truncated(rest, index, order), functools.partial(_predicted_by_rest, rest)
+        z, worth = jnp.asarray(masks, jnp.float64), jnp.asarray(values)[:, None]
+        process = jax.tree.map(np.asarray, _fit_at(z, worth, rate, growth))
+        found = tuple(np.asarray(part) for part in read_process(process, index, order))
+    return found, functools.partial(_predicted, process)
+
+
+def _predicted_by_rest(process: TruncatedProcess, masks: np.ndarray) -> np.ndarray:
+    with precision_scope(np.float64):
+        return predict_truncated(process, masks)
+
+
+def _predicted(process: Process, masks: np.ndarray) -> np.ndarray:
+    with precision_scope(np.float64):
+        sizes = masks.sum(axis=1)
+        near = kernel_matrix(jnp.asarray(masks, jnp.float64), process.z, process.rate)
+        deviation = np.asarray(near @ process.beta[:, 0])
+        return np.asarray(process.sizes)[sizes, 0] + np.asarray(process.scale)[sizes] * deviation
+
+
 def kept_order(rows: int, n: int, order: int) -> int | None:
     """The order above which the spectrum is truncated; None for the whole kernel.
 
@@ -266,11 +318,21 @@ def fit(z: Array, values: Array, chosen: Array) -> Process:
     # More rows show finer detail: from the subset's lambda upwards while the likelihood grows.
     more = jnp.asarray(len(chosen) < len(z))
     place, solved, _ = jax.lax.while_loop(going, finer, (place, at(place), more))
-    scale = jnp.exp(growth * jnp.arange(n + 1))
+    return _process(z, rates[place], growth, solved)
+
+
+@jax.jit
+def _fit_at(z: Array, values: Array, rate: Array | float, growth: Array | float) -> Process:
+    """The process of a given lambda and growth."""
+    weight = jnp.exp(-growth * z.sum(axis=1))[:, None]
+    solved = solve(z, _at_sizes(z) * weight, values * weight, jnp.asarray(rate))
+    return _process(z, jnp.asarray(rate), jnp.asarray(growth), solved)
+
+
+def _process(z: Array, rate: Array, growth: Array, solved: _Solved) -> Process:
+    scale = jnp.exp(growth * jnp.arange(z.shape[1] + 1))
     level = between(solved.sizes, z)
-    return Process(
-        z, rates[place], growth, scale, level, solved.beta, solved.factor, solved.variance
-    )
+    return Process(z, rate, growth, scale, level, solved.beta, solved.factor, solved.variance)
 
 
 def select(z: Array, values: Array) -> tuple[Array, Array]:

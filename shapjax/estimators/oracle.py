@@ -76,10 +76,10 @@ class Oracle:
             ValueFunctionError: the value function misbehaved.
         """
         masks = np.asarray(masks)
-        if masks.ndim != 2 or masks.dtype != bool or masks.shape[1] != self._n or not len(masks):
+        if masks.ndim != 2 or masks.dtype != bool or masks.shape[1] != self._n:
             raise ShapjaxError(
                 f"masks have shape {masks.shape} and dtype {masks.dtype}, expected Boolean "
-                f"[M, {self._n}] with M >= 1."
+                f"[M, {self._n}]."
             )
         places, new = self._known.locate(masks)
         asked = np.concatenate([self._asked, np.zeros(len(new), bool)])

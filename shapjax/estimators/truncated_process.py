@@ -354,6 +354,24 @@ def read_truncated(
     return tuple(np.asarray(part) + level[s] for s, part in enumerate(found))
 
 
+def predict_truncated(process: TruncatedProcess, masks: np.ndarray) -> np.ndarray:
+    """Posterior mean of the worths of coalitions, Boolean [M, n] to float64 [M]."""
+    spectrum, sizes = process.spectrum, masks.sum(axis=1)
+    theta = jnp.asarray(np.concatenate(process.theta[1:]))
+    eta, pad = jnp.asarray(spectrum.eta), -len(masks) % CHUNK
+    wide = np.concatenate([masks, np.zeros((pad, masks.shape[1]), bool)]).astype(np.float64)
+    rest = _weighted_columns(
+        jnp.asarray(wide.reshape(-1, CHUNK, masks.shape[1])), theta, eta, order=spectrum.order
+    )
+    scale = spectrum.scale * process.growth
+    return process.sizes[sizes] + scale[sizes] * np.asarray(rest).ravel()[: len(masks)]
+
+
+@functools.partial(jax.jit, static_argnames="order")
+def _weighted_columns(z: Array, theta: Array, eta: Array, *, order: int) -> Array:
+    return jax.lax.map(lambda block: columns(block, order, eta) @ theta, z)
+
+
 def truncated_errors(
     process: TruncatedProcess, index: CardinalIndex, order: int, prior: list[float]
 ) -> tuple[np.ndarray, ...]:
