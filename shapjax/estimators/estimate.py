@@ -31,7 +31,7 @@ def estimate(
     index: str | CardinalIndex = "STII",
     order: int | None = None,
     budget: int | Literal["auto"] = 2000,
-    method: str = "kernel-direct",
+    method: str = "auto",
     *,
     key: jax.Array | int,
     p: float | None = None,
@@ -48,6 +48,8 @@ def estimate(
     ====================  ============================  =======================================
     method                indices                       coalitions
     ====================  ============================  =======================================
+    auto                  every index of                distinct; a surrogate, corrected where
+                          ``interactions``              coalitions held out show that it errs
     kernel-direct         STII of any order, SV         independent, by the kernel's law of sizes
     kernel-weighting      STII of any order, SV         independent, uniform; weighted rows
     kernel-border         STII of any order, SV         distinct; sizes at both ends taken whole
@@ -58,8 +60,7 @@ def estimate(
     faithful-regression   FSII, FBII of any order       distinct, by the law of the regression
     lime                  FBII, with an L1 penalty      distinct, by LIME's local weight
     fixlip                FBII of order 2               masks of one item by masks of the other
-    gaussian-process      every index of                distinct; the index of the posterior mean
-                          ``interactions``
+    gaussian-process      as auto                       distinct; the index of the posterior mean
     shap-iq               likewise                      distinct; sums that are unbiased
     svarm-iq              likewise                      distinct; means by size and intersection
     regression-msr        likewise                      distinct; a polynomial, corrected; unbiased

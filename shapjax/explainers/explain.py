@@ -61,6 +61,8 @@ def _kernel(
         index="STII" if order == 2 else "SV",
         order=order,
         budget=budget,
+        method="kernel-direct",
+        refits=0,
         key=key,
         chunk_size=game.chunk_size,
         progress=progress,
