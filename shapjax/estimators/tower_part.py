@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
+from scipy.linalg import solve_triangular
 
 from shapjax.coalitions.enumerate import members_of_size
 from shapjax.core.checks import one_of, whole_number
@@ -32,7 +32,7 @@ from shapjax.core.interactions import load_npz, save_npz
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
 from shapjax.estimators.distinct import distinct_coalitions
-from shapjax.estimators.gaussian_process import Process, between, fit_process
+from shapjax.estimators.gaussian_process import Process, fit_process
 from shapjax.estimators.product_kernel import derivative_tables
 
 Embed = Callable[[Any], Any]
@@ -40,6 +40,9 @@ Embed = Callable[[Any], Any]
 
 TERMS = ("cross", "all")
 """Pairs across, or those of one side as well."""
+
+BLOCK = 1 << 23
+"""Numbers in the covariances of derivatives with the masks seen that are held at a time."""
 
 _OPTIONAL = ("pairs", "channels", "spread_means", "spread_singles", "spread_pairs")
 
@@ -341,12 +344,12 @@ def _fitted(masks: np.ndarray, values: np.ndarray, order: int) -> dict[str, np.n
     found = {"channels": _channel_root(process)}
     for s, name in enumerate(("means", "singles", "pairs")[: order + 1]):
         tables = _tables(n, s, process.rate, process.scale)
-        members = jnp.asarray(members_of_size(n, s))
+        members = members_of_size(n, s)
         steps = np.stack([np.convolve(row, _signs(s)) for row in np.eye(n - s + 1)])
-        spread = np.asarray(_posterior_covariance(process, tables, members, jnp.asarray(steps)))
+        spread = _posterior_covariance(process, np.asarray(tables), members, steps)
         found[f"spread_{name}"] = spread if s else spread[0]
         if s:
-            read = _read_derivatives(process.z, process.beta, tables, members)
+            read = _read_derivatives(process.z, process.beta, tables, jnp.asarray(members))
             level = (steps @ process.sizes)[:, None, :]
             found["derivatives" if s == 1 else name] = np.asarray(read) + level
     return found
@@ -379,10 +382,9 @@ def _read_derivatives(
     return jax.lax.map(lambda table: table[sizes, counts].T @ rows, tables)
 
 
-@jax.jit
 def _posterior_covariance(
-    process: Process, tables: jax.Array, members: jax.Array, steps: jax.Array
-) -> jax.Array:
+    process: Process, tables: np.ndarray, members: np.ndarray, steps: np.ndarray
+) -> np.ndarray:
     """Covariance of mean derivatives at two sizes, over the channels' own.
 
     That of universal kriging: what the function of the size may be is uncertain as well.
@@ -394,27 +396,33 @@ def _posterior_covariance(
         steps: the derivatives of a function of the size, [sizes, n+1].
 
     Returns:
-        float [P, sizes, sizes].
+        float64 [P, sizes, sizes].
     """
-    z, n = process.z, process.z.shape[1]
-    sizes = z.sum(axis=1).astype(jnp.int32)
-    count, order = tables.shape[0], tables.shape[2] - 1
-    weight = jnp.exp(-process.growth * sizes)[:, None]
-    basis = jax.nn.one_hot(sizes, n + 1, dtype=z.dtype) * weight
+    z, n = np.asarray(process.z), process.z.shape[1]
+    sizes = z.sum(axis=1).astype(int)
+    count, s = tables.shape[0], tables.shape[2] - 1
+    present = np.unique(sizes)
+    basis = (sizes[:, None] == present) * np.exp(-process.growth * sizes)[:, None]
     white = solve_triangular(process.factor, basis, lower=True)
-    gram = white.T @ white
-    unused = jnp.diag(jnp.where(jnp.diagonal(gram) > 0, 0.0, 1.0))
-    root = jnp.linalg.cholesky(gram + unused)
-    level = steps @ between(jnp.eye(n + 1, dtype=z.dtype), z)
+    root = np.linalg.cholesky(white.T @ white)
+    # A size that no mask has lies between its neighbours.
+    between = np.stack([np.interp(np.arange(n + 1), present, e) for e in np.eye(len(present))])
+    level = between @ steps.T
     u = np.arange(count)
-    prior = jnp.zeros((count, count), z.dtype)
-    for c, sign in enumerate(_signs(order)):
-        prior = prior + sign * tables[:, u + c, c] * process.scale[u + c]
-
-    def of(own: jax.Array) -> jax.Array:
-        held = z[:, own].sum(axis=-1).astype(jnp.int32)
-        seen = solve_triangular(process.factor, tables[:, sizes, held].T, lower=True)
-        left = solve_triangular(root, level.T - white.T @ seen, lower=True)
-        return prior - seen.T @ seen + left.T @ left
-
-    return jax.lax.map(of, members)
+    prior = sum(
+        sign * tables[:, u + c, c] * process.scale[u + c] for c, sign in enumerate(_signs(s))
+    )
+    out = np.empty((len(members), count, count))
+    block = max(BLOCK // (len(z) * count), 1)
+    for start in range(0, len(members), block):
+        own = members[start : start + block]
+        held = z[:, own].sum(axis=-1).astype(int).T
+        # Rows [P, sizes, M] of covariances with what was seen, whitened.
+        known = np.moveaxis(tables[:, sizes, held], 0, 1)
+        seen = solve_triangular(process.factor, known.reshape(-1, len(z)).T, lower=True)
+        left = np.tile(level, len(own)) - white.T @ seen
+        left = solve_triangular(root, left, lower=True)
+        seen, left = (np.moveaxis(x.reshape(-1, len(own), count), 1, 0) for x in (seen, left))
+        explained = np.swapaxes(seen, 1, 2) @ seen - np.swapaxes(left, 1, 2) @ left
+        out[start : start + block] = prior - explained
+    return out
