@@ -7,9 +7,8 @@ Error is the MSE over the variance of the true pair terms of 15 players, a mean 
 constant answer (v(N) - v(empty) - sum psi_i) / C(n, 2) has 1. Families: three-layer Glorot ReLU
 networks of 20 hidden units; Boolean polynomials, a coefficient U(0, 10) for every subset; and,
 where pictures and weights are given, the cosine of pooled SqueezeNet features of consecutive
-pairs of them, 8 + 7 groups of locations. There the two towers are measured as well: cross pairs,
-by encodes (an evaluation of the game encodes both items). ``--many`` measures such games at 98
-players, 7x7 locations a side, against Gram SAM as the reference.
+pairs of them, 8 + 7 groups of locations. ``--many`` measures such games at 98 players, 7x7
+locations a side, against Gram SAM as the reference.
 
 What the estimator fixes by hand was set on other games than these: when to shrink on networks and
 Boolean polynomials with seeds 20 to 22, threshold games, random tables and one pair of photographs
@@ -32,7 +31,6 @@ from tables import print_records
 
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks
-from shapjax.estimators.two_tower import estimate_two_tower
 from shapjax.explainers.gram_sam import gram_sam
 from shapjax.games.pooled import Grams, cosine_game
 from shapjax.games.similarity import similarity_game
@@ -108,22 +106,6 @@ def compare_many(games: list[Grams], budgets: tuple[int, ...]) -> list[dict]:
     return records
 
 
-def towers(grams: Grams) -> tuple[Game, Game]:
-    """Embeddings of each side whose dot products are the game: a root of the joint Gram matrix."""
-    joint = np.block([[grams.qq, grams.qr], [grams.qr.T, grams.rr]])
-    values, vectors = np.linalg.eigh(joint)
-    rows = vectors * np.sqrt(np.maximum(values, 0))
-
-    def tower(part: np.ndarray) -> Game:
-        def embed(masks: np.ndarray) -> np.ndarray:
-            pooled = part[0] + np.asarray(masks, float) @ part[1:]
-            return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-
-        return embed
-
-    return tower(rows[: len(grams.qq)]), tower(rows[len(grams.qq) :])
-
-
 def cosines(
     folder: str, weights: str, count: int, coarsen: Callable[[Grams], Grams]
 ) -> list[Grams]:
@@ -177,36 +159,6 @@ def compare(family: str, games: list[Game], budgets: tuple[int, ...]) -> list[di
     return records
 
 
-def compare_towers(games: list[Grams], budgets: tuple[int, ...]) -> list[dict]:
-    """One record per number of encodes."""
-    every = np.asarray(all_masks(PLAYERS))
-    records = []
-    for budget in budgets:
-        ours, kernel = [], []
-        for seed, grams in enumerate(games):
-            game = cosine_game(grams)
-            pairs = np.asarray(sj.interactions(game(jnp.asarray(every))).pairs)
-            truth = pairs[:QUERY, QUERY:]
-            a, b = towers(grams)
-            found = estimate_two_tower(
-                a, b, QUERY, PLAYERS - QUERY, budget=budget, key=jax.random.key(seed)
-            )
-            ours.append(error(found.cross, truth))
-            direct = sj.estimate(game, PLAYERS, budget=budget // 2, key=seed).pairs
-            kernel.append(error(direct[:QUERY, QUERY:], truth))
-        records.append(
-            {
-                "family": "two towers, cross pairs",
-                "evaluations": f"{budget} encodes",
-                "games": len(games),
-                "Kernel-Direct": float(f"{np.mean(kernel):.2g}"),
-                "Gaussian process": float(f"{np.mean(ours):.2g}"),
-                "worst game": float(f"{np.max(ours):.2g}"),
-            }
-        )
-    return records
-
-
 def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -237,7 +189,6 @@ def main() -> None:
         )
         values = [functools.partial(_plain, cosine_game(grams)) for grams in games]
         records += compare("cosine of photographs", values, budgets)
-        records += compare_towers(games, (96, 192))
     print_records(records, as_json=options.json)
 
 

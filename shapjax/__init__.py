@@ -14,6 +14,7 @@ from shapjax.core.evaluate import ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
 from shapjax.estimators.evaluations import Evaluations
+from shapjax.estimators.two_tower import estimate_two_tower
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.games.images import load_image
@@ -47,6 +48,7 @@ __all__ = [
     "WeightsError",
     "backbones",
     "estimate",
+    "estimate_two_tower",
     "estimators",
     "evaluate",
     "explain",

@@ -1,5 +1,7 @@
 """The kernel regression: exact over all coalitions, consistent under sampling."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,8 @@ from shapjax.estimators.sampling import (
     kernel_weighting,
     size_law,
 )
+
+direct = functools.partial(sj.estimate, method="kernel-direct")
 
 
 def relu_network(n, seed, width=20):
@@ -50,14 +54,14 @@ def test_over_all_coalitions_it_is_exact(n, order):
         for a, b in zip(found.coefficients, exact.coefficients, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-9)
     # Rows of weight 1e8 are another problem, this far from the constrained one.
-    found = sj.estimate(game, n, order=order, budget=2**n, key=0, constraints="weight")
+    found = direct(game, n, order=order, budget=2**n, key=0, constraints="weight")
     for a, b in zip(found.coefficients, exact.coefficients, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_it_is_exact_by_definition_too():
     values, game = table_game(5, seed=3)
-    found = sj.estimate(game, 5, budget=32, key=0)
+    found = direct(game, 5, budget=32, key=0)
     expected = [
         shapley_taylor(table_to_game(values), 5, frozenset(pair), 2)
         for pair in members_of_size(5, 2).tolist()
@@ -186,37 +190,37 @@ def test_budgets_are_never_exceeded():
             rows.append(len(masks))
             return np.asarray(masks).sum(1) ** 2.0
 
-        found = sj.estimate(value, n, budget=budget, key=0)
+        found = direct(value, n, budget=budget, key=0)
         assert sum(rows) == found.stats["evaluations"] == min(budget, 2**n)
 
 
 def test_constraints_alone_give_equal_pairs():
-    found = sj.estimate(lambda m: np.asarray(m).sum(1) ** 2.0, 6, budget=8, key=0)
+    found = direct(lambda m: np.asarray(m).sum(1) ** 2.0, 6, budget=8, key=0)
     np.testing.assert_allclose(found.of_size(2), 2.0)
 
 
 def test_too_few_rows_are_said_so_and_still_obey_the_constraints():
     _, game = table_game(8)
-    found = sj.estimate(game, 8, budget=20, key=0)
+    found = direct(game, 8, budget=20, key=0)
     assert found.stats["underdetermined"]
     total = sum(c.sum() for c in found.coefficients[1:])
     np.testing.assert_allclose(total, game(np.ones((1, 8), int))[0] - found.empty, atol=1e-10)
-    assert not sj.estimate(game, 8, budget=100, key=0).stats["underdetermined"]
+    assert not direct(game, 8, budget=100, key=0).stats["underdetermined"]
 
 
 def test_keys_decide():
     _, game = table_game(8)
-    first, again, other = (sj.estimate(game, 8, budget=60, key=k) for k in (1, 1, 2))
+    first, again, other = (direct(game, 8, budget=60, key=k) for k in (1, 1, 2))
     np.testing.assert_array_equal(first.of_size(2), again.of_size(2))
     assert np.abs(first.of_size(2) - other.of_size(2)).max() > 1e-3
-    same = sj.estimate(game, 8, budget=60, key=jax.random.key(1))
+    same = direct(game, 8, budget=60, key=jax.random.key(1))
     np.testing.assert_array_equal(first.of_size(2), same.of_size(2))
 
 
 def test_jax_and_python_functions_agree():
     game = relu_network(9, seed=2)
-    traced = sj.estimate(game, 9, budget=200, key=0)
-    called = sj.estimate(lambda m: np.asarray(game(m)), 9, budget=200, key=0, chunk_size=17)
+    traced = direct(game, 9, budget=200, key=0)
+    called = direct(lambda m: np.asarray(game(m)), 9, budget=200, key=0, chunk_size=17)
     assert isinstance(called.singles, np.ndarray)
     np.testing.assert_allclose(traced.of_size(2), called.of_size(2), atol=1e-5)
 
@@ -254,16 +258,16 @@ def test_the_fit_is_batched_by_vmap(x64):
 def test_bad_arguments_end_in_one_sentence(arguments, message):
     arguments = {"n_players": 15, "budget": 100, "key": 0, **arguments}
     with pytest.raises(sj.ShapjaxError, match=message) as caught:
-        sj.estimate(lambda m: np.asarray(m).sum(1) * 1.0, **arguments)
+        direct(lambda m: np.asarray(m).sum(1) * 1.0, **arguments)
     assert str(caught.value).count("\n") == 0
 
 
 def test_too_large_is_refused_before_it_is_tried():
     for arguments in ({"budget": 10**12, "n_players": 60}, {"n_players": 10**6, "budget": 10**7}):
         with pytest.raises(sj.MemoryRefused, match="available"):
-            sj.estimate(lambda m: m.sum(1), key=0, **arguments)
+            direct(lambda m: m.sum(1), key=0, **arguments)
     with pytest.raises(sj.MemoryRefused, match="eliminate"):
-        sj.estimate(
+        direct(
             lambda m: np.asarray(m).sum(1) * 1.0,
             400,
             budget=40_000,
@@ -279,8 +283,8 @@ def test_units_do_not_matter(scale):
     def scaled(masks):
         return game(masks) * jnp.float32(scale)
 
-    reference = sj.estimate(game, 10, budget=600, key=0).of_size(2)
-    found = sj.estimate(jax.jit(scaled), 10, budget=600, key=0).of_size(2)
+    reference = direct(game, 10, budget=600, key=0).of_size(2)
+    found = direct(jax.jit(scaled), 10, budget=600, key=0).of_size(2)
     np.testing.assert_allclose(np.asarray(found) / scale, reference, atol=1e-4)
 
 

@@ -1,4 +1,4 @@
-r"""Cross pairs of a similarity game from encodes of each tower alone.
+r"""Similarity games of two towers, from encodes of each tower alone.
 
 Where the worth is a dot product of two embeddings, :math:`v(S) = \langle a(S_q), b(S_r)\rangle`,
 the second-order Shapley-Taylor index of a query player i and a retrieved player j separates:
@@ -6,63 +6,53 @@ the second-order Shapley-Taylor index of a query player i and a retrieved player
 .. math:: \psi_{ij} = \int_0^1 2 (1 - p)\, \langle dA_i(p), dB_j(p) \rangle\, dp,
 
 with :math:`dA_i(p)` the mean of :math:`a(S + i) - a(S)` over masks that keep every other player
-with probability p: one vector for each player, from its own tower. The integrand is a polynomial
-of degree n - 1, so ceil(n/2) Gauss-Legendre nodes take the integral exactly. Encodes add where
-evaluations of the game would multiply, and a tower encoded once serves against any other.
+with probability p: one vector for each player, from its own tower. A pair of one side takes its
+mean second derivative there and the mean embedding of the other side. The integrands are
+polynomials of degree n - 1, so ceil(n/2) Gauss-Legendre nodes take the integral exactly. Encodes
+add where evaluations of the game would multiply, and a tower encoded once serves against any
+other.
+
+The towers' errors are independent, so that the variance of a sum of dot products is
+
+.. math:: \sum_{pp'} w_p w_{p'} \left( c_a\, m_b^T \Sigma_a m_b' + c_b\, m_a^T \Sigma_b m_a'
+    + c_a c_b \operatorname{tr} \Sigma_a \Sigma_b \right),
+
+m the posterior means at two nodes, c their posterior covariances and Sigma the channels'.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from shapjax.core.checks import whole_number
-from shapjax.core.errors import ShapjaxError, ValueFunctionError
+from shapjax.core.errors import ShapjaxError
 from shapjax.core.evaluate import DEFAULT_CHUNK
+from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
-from shapjax.core.precision import precision_scope
-from shapjax.estimators.distinct import distinct_coalitions
-from shapjax.estimators.gaussian_process import fit_process
-from shapjax.estimators.product_kernel import derivative_tables
-
-Embed = Callable[[Any], Any]
-"""Boolean masks [B, n] to embeddings [B, C], normalised already where the game is a cosine."""
-
-
-class Tower(NamedTuple):
-    """What one item brings to any pair: compute it once, reuse it against every other item.
-
-    Attributes:
-        derivatives: mean of a(S + i) - a(S) over the S of size u without i, float64
-            [n (u), n (i), C].
-        empty: embedding of the empty mask, float64 [C].
-        singles: a({i}) - a(empty), float64 [n, C].
-        encodes: masks encoded.
-        exact: whether all 2**n of them were.
-    """
-
-    derivatives: np.ndarray
-    empty: np.ndarray
-    singles: np.ndarray
-    encodes: int
-    exact: bool
+from shapjax.estimators.tower_part import Embed, TowerPart, tower_part
 
 
 class TwoTower(NamedTuple):
-    """Terms of a two-tower game that its towers yield.
+    """Terms of a two-tower game that its towers yield: second-order Shapley-Taylor.
 
     Attributes:
-        cross: second-order Shapley-Taylor index of every query and retrieved player, float64
-            [nq, nr].
-        query: dividends of the query's players alone, float64 [nq].
-        retrieved: of the retrieved item's players, float64 [nr].
+        cross: of every query and retrieved player, float64 [nq, nr].
+        query: dividends of the query's players alone, float64 [nq]; always exact.
+        retrieved: of the retrieved item's players, float64 [nr]; always exact.
         encodes: masks encoded, both towers together.
         exact: whether both towers were enumerated.
+        v_empty: the worth of the empty coalition.
+        standard_errors: posterior standard deviations of ``cross``, float64 [nq, nr]; zero where
+            exact.
+        query_pairs: pairs of the query's players, symmetric with a zero diagonal, float64
+            [nq, nq]; None where the query's part has none, likewise the following.
+        query_pair_errors: their standard errors.
+        retrieved_pairs: pairs of the retrieved item's players, float64 [nr, nr].
+        retrieved_pair_errors: their standard errors.
     """
 
     cross: np.ndarray
@@ -70,6 +60,40 @@ class TwoTower(NamedTuple):
     retrieved: np.ndarray
     encodes: int
     exact: bool
+    v_empty: float
+    standard_errors: np.ndarray
+    query_pairs: np.ndarray | None = None
+    query_pair_errors: np.ndarray | None = None
+    retrieved_pairs: np.ndarray | None = None
+    retrieved_pair_errors: np.ndarray | None = None
+
+    def interactions(self) -> Interactions:
+        """All terms as one index of nq + nr players, the query's first; they sum to v(N).
+
+        Raises:
+            ShapjaxError: pairs of one side were not asked for.
+        """
+        sides = self.query_pairs, self.retrieved_pairs
+        errors = self.query_pair_errors, self.retrieved_pair_errors
+        if any(part is None for part in sides):
+            raise ShapjaxError(
+                "all interactions need the pairs of each side, which were not asked for; "
+                'give terms="all".'
+            )
+        n = len(self.query) + len(self.retrieved)
+        upper = np.triu_indices(n, 1)
+        singles = np.concatenate([self.query, self.retrieved])
+        pairs, pair_errors = (
+            np.block([[own, across], [across.T, other]])[upper]
+            for across, (own, other) in ((self.cross, sides), (self.standard_errors, errors))
+        )
+        return Interactions(
+            (np.array([self.v_empty]), singles, pairs),
+            "STII",
+            n,
+            (np.zeros(1), np.zeros(n), pair_errors),
+            {"encodes": self.encodes, "exact": self.exact},
+        )
 
 
 def estimate_two_tower(
@@ -80,6 +104,7 @@ def estimate_two_tower(
     budget: int = 256,
     *,
     key: jax.Array,
+    terms: str = "cross",
     chunk_size: int = DEFAULT_CHUNK,
 ) -> TwoTower:
     """All cross pairs of :math:`v(S) = <a(S_q), b(S_r)>` from encodes of each tower alone.
@@ -92,14 +117,15 @@ def estimate_two_tower(
         budget: the most masks encoded, both towers together; from 2**nq + 2**nr on, all of
             them, and the result is exact.
         key: PRNG key.
+        terms: ``"cross"``, or ``"all"`` for the pairs of each side as well.
         chunk_size: masks per call.
 
     Returns:
         TwoTower, in units of the game.
 
     Raises:
-        ShapjaxError: the budget is below n + 2 encodes of each tower, or the embeddings differ
-            in length.
+        ShapjaxError: the budget is below n + 2 encodes of each tower, the embeddings differ in
+            length, or the terms are unknown.
         ValueFunctionError: a tower misbehaved.
         MemoryRefused: the masks or a kernel matrix do not fit into memory.
     """
@@ -110,12 +136,12 @@ def estimate_two_tower(
     shares = split_budget(whole_number(budget, "budget", low=0), *counts)
     keys = jax.random.split(key)
     query, retrieved = (
-        encode_tower(embed, n, share, tower_key, chunk_size=chunk_size)
-        for embed, n, share, tower_key in zip(
+        tower_part(embed, n, share, part_key, terms=terms, chunk_size=chunk_size)
+        for embed, n, share, part_key in zip(
             (embed_query, embed_retrieved), counts, shares, keys, strict=True
         )
     )
-    return cross_pairs(query, retrieved)
+    return combine(query, retrieved)
 
 
 def split_budget(budget: int, n_query: int, n_retrieved: int) -> tuple[int, int]:
@@ -125,53 +151,12 @@ def split_budget(budget: int, n_query: int, n_retrieved: int) -> tuple[int, int]
     return min(budget - retrieved, 1 << n_query), retrieved
 
 
-def encode_tower(
-    embed: Embed,
-    n_players: int,
-    budget: int,
-    key: jax.Array,
-    *,
-    chunk_size: int = DEFAULT_CHUNK,
-) -> Tower:
-    """One item's part of every pair it may belong to.
-
-    With a budget of 2**n all masks are encoded and the derivatives are exact; below, a Gaussian
-    process with vector values is fitted to distinct masks and its posterior mean read.
-
-    Args:
-        embed: masks [B, n] to embeddings [B, C].
-        n_players: n.
-        budget: the most masks encoded; at least n + 2, or 2**n.
-        key: PRNG key.
-        chunk_size: masks per call.
-
-    Returns:
-        Tower of the size n**2 C, whatever the budget.
-
-    Raises:
-        As ``estimate_two_tower``.
-    """
-    n = whole_number(n_players, "n_players", low=1)
-    masks = distinct_coalitions(key, n, min(2, n), budget)
-    values = _encode(embed, masks, whole_number(chunk_size, "chunk_size", low=1))
-    require_memory(
-        8 * 4 * n * n * values.shape[1], f"the derivatives of {n} players", "merge some players"
-    )
-    sizes = masks.sum(axis=1)
-    empty = values[sizes == 0][0]
-    alone = masks[sizes == 1].argmax(axis=1)
-    singles = values[sizes == 1][np.argsort(alone)] - empty
-    exact = len(masks) == 1 << n
-    with precision_scope(np.float64):
-        derivatives = (_enumerated if exact else _fitted)(masks, values)
-    return Tower(derivatives, empty, singles, len(masks), exact)
-
-
-def cross_pairs(query: Tower, retrieved: Tower) -> TwoTower:
-    """The terms of a pair of items from their towers.
+def combine(query: TowerPart, retrieved: TowerPart) -> TwoTower:
+    """The terms of a pair of items from their parts; pairs of one side where its part has them.
 
     Raises:
         ShapjaxError: the embeddings differ in length.
+        MemoryRefused: the pairs of one side do not fit into memory.
     """
     lengths = query.empty.shape[0], retrieved.empty.shape[0]
     if lengths[0] != lengths[1]:
@@ -179,78 +164,105 @@ def cross_pairs(query: Tower, retrieved: Tower) -> TwoTower:
             f"the query's embeddings have {lengths[0]} numbers and the retrieved item's "
             f"{lengths[1]}, expected the same; use one embedding space for both."
         )
-    n = len(query.singles) + len(retrieved.singles)
+    n = query.n_players + retrieved.n_players
     nodes, weights = np.polynomial.legendre.leggauss(-(-n // 2))
     p, weights = (nodes + 1) / 2, weights / 2 * (1 - nodes)
-    a, b = _at_nodes(query, p), _at_nodes(retrieved, p)
-    cross = np.tensordot(weights[:, None, None] * a, b, ((0, 2), (0, 2)))
+    cross, errors = _contract(
+        weights,
+        _at_nodes(query, p, query.derivatives, query.spread_singles),
+        _at_nodes(retrieved, p, retrieved.derivatives, retrieved.spread_singles),
+    )
+    sides = []
+    for own, other in ((query, retrieved), (retrieved, query)):
+        sides += _own_pairs(own, other, p, weights)
     return TwoTower(
         cross,
         query.singles @ retrieved.empty,
         retrieved.singles @ query.empty,
         query.encodes + retrieved.encodes,
         query.exact and retrieved.exact,
+        float(query.empty @ retrieved.empty),
+        errors,
+        *sides,
     )
 
 
-def _at_nodes(tower: Tower, p: np.ndarray) -> np.ndarray:
-    """dA_i(p): binomial means of the derivatives by size, float64 [nodes, n, C]."""
-    others = len(tower.singles) - 1
-    u = np.arange(others + 1)
-    counts = np.array([math.comb(others, int(size)) for size in u], np.float64)
-    law = counts * p[:, None] ** u * (1 - p[:, None]) ** (others - u)
-    return np.tensordot(law, tower.derivatives, 1)
+def _own_pairs(
+    own: TowerPart, other: TowerPart, p: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Pairs of one item's players and their errors, [n, n] each."""
+    if own.pairs is None:
+        return None, None
+    count, channels = own.pairs.shape[1:]
+    require_memory(
+        8 * 2 * count * len(p) * (channels + len(p)),
+        f"the second derivatives of {own.n_players} players",
+        'merge some players, or leave terms="cross"',
+    )
+    spread = other.spread_means
+    met = _at_nodes(other, p, other.means[:, None], None if spread is None else spread[None])
+    found = _contract(weights, _at_nodes(own, p, own.pairs, own.spread_pairs), met)
+    out = np.zeros((2, own.n_players, own.n_players))
+    first, second = np.triu_indices(own.n_players, 1)
+    for matrix, part in zip(out, found, strict=True):
+        matrix[first, second] = matrix[second, first] = part[:, 0]
+    return out[0], out[1]
 
 
-def _encode(embed: Embed, masks: np.ndarray, chunk_size: int) -> np.ndarray:
-    """Embeddings of all masks, float64 [M, C]."""
-    parts = []
-    for start in range(0, len(masks), chunk_size):
-        chunk = masks[start : start + chunk_size]
-        part = np.asarray(embed(chunk))
-        if part.ndim != 2 or len(part) != len(chunk) or part.dtype.kind not in "fiub":
-            raise ValueFunctionError(
-                f"a tower returned shape {part.shape} and dtype {part.dtype} for {len(chunk)} "
-                f"masks, expected real numbers of shape ({len(chunk)}, C)."
-            )
-        parts.append(part.astype(np.float64))
-    values = np.concatenate(parts)
-    if not np.isfinite(values).all():
-        raise ValueFunctionError("a tower returned NaN or infinity; make every embedding finite.")
-    return values
+class _Side(NamedTuple):
+    """Vectors of one tower at the nodes p.
+
+    Attributes:
+        means: [nodes, I, C].
+        spread: their covariance at two nodes over the channels' own, [I, nodes, nodes]; None
+            where exact.
+        channels: root of the channels' covariance, [r, C].
+    """
+
+    means: np.ndarray
+    spread: np.ndarray | None
+    channels: np.ndarray | None
 
 
-def _enumerated(masks: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Derivatives by size from all 2**n embeddings, in any order of the rows."""
-    n = masks.shape[1]
-    sizes = masks.sum(axis=1)
-    # A mask of size s with player i is S + i for |S| = s - 1; one without is S for |S| = s.
-    out = np.empty((n, n, values.shape[1]))
-    for u in range(n):
-        with_, without = sizes == u + 1, sizes == u
-        joined = masks[with_].T.astype(float) @ values[with_]
-        left = (~masks[without]).T.astype(float) @ values[without]
-        out[u] = (joined - left) / math.comb(n - 1, u)
-    return out
+def _at_nodes(
+    part: TowerPart, p: np.ndarray, by_size: np.ndarray, spread: np.ndarray | None
+) -> _Side:
+    """Binomial means of what is known by size: means [sizes, I, C], spread [I, sizes, sizes]."""
+    most = len(by_size) - 1
+    u = np.arange(most + 1)
+    counts = np.array([math.comb(most, int(size)) for size in u], np.float64)
+    law = counts * p[:, None] ** u * (1 - p[:, None]) ** (most - u)
+    return _Side(
+        np.tensordot(law, by_size, 1),
+        None if spread is None else law @ spread @ law.T,
+        part.channels,
+    )
 
 
-def _fitted(masks: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Derivatives by size of the posterior mean of a process with vector values."""
-    n = masks.shape[1]
-    process = fit_process(masks, values)
-    tables = jnp.asarray(derivative_tables(n, 1, process.rate, process.scale))
-    found = _read_derivatives(process.z, process.beta, tables)
-    return np.asarray(found) + (process.sizes[1:] - process.sizes[:-1])[:, None, :]
+def _contract(weights: np.ndarray, a: _Side, b: _Side) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over nodes of weighted dot products, and their standard errors, [I, J] each."""
+    found = np.tensordot(weights[:, None, None] * a.means, b.means, ((0, 2), (0, 2)))
+    both = np.outer(weights, weights)
+    variance = np.zeros(found.shape)
+    if a.spread is not None:
+        variance += _flat(both * a.spread) @ _flat(_products(b.means, a.channels)).T
+    if b.spread is not None:
+        variance += _flat(both * _products(a.means, b.channels)) @ _flat(b.spread).T
+    if a.spread is not None and b.spread is not None:
+        overlap = float(((np.asarray(a.channels) @ np.asarray(b.channels).T) ** 2).sum())
+        variance += overlap * _flat(both * a.spread) @ _flat(b.spread).T
+    # Rounding may leave a variance of zero a little below it.
+    return found, np.sqrt(np.maximum(variance, 0))
 
 
-@jax.jit
-def _read_derivatives(z: jax.Array, beta: jax.Array, tables: jax.Array) -> jax.Array:
-    """Mean derivatives of sum_m beta_m k(., T_m) for every size and player, [n, n, C]."""
-    sizes = z.sum(axis=1).astype(jnp.int32)
+def _products(means: np.ndarray, root: np.ndarray | None) -> np.ndarray:
+    """m(p)^T R^T R m(p') for every vector, [I, nodes, nodes]."""
+    seen = np.swapaxes(means @ np.asarray(root).T, 0, 1)
+    return seen @ np.swapaxes(seen, 1, 2)
 
-    def of_size(table: jax.Array) -> jax.Array:
-        rows = table[sizes]
-        step = (z * (rows[:, 1] - rows[:, 0])[:, None]).T @ beta
-        return step + rows[:, 0] @ beta
 
-    return jax.lax.map(of_size, tables)
+def _flat(array: np.ndarray) -> np.ndarray:
+    return array.reshape(len(array), math.prod(array.shape[1:]))
+
+
+Tower, encode_tower, cross_pairs = TowerPart, tower_part, combine
