@@ -45,6 +45,7 @@ from shapjax.core.errors import ShapjaxError
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
 from shapjax.estimators.conjugate import (
+    Map,
     Operator,
     Solution,
     least_squares,
@@ -53,6 +54,7 @@ from shapjax.estimators.conjugate import (
 )
 from shapjax.estimators.designs import Design, dense_design, design_of_order
 from shapjax.estimators.heavy_rows import capacitance, preconditioner, split_rows
+from shapjax.estimators.pair_rows import PairRows, pair_rows
 from shapjax.estimators.sampling import Plan, size_law
 from shapjax.estimators.subsets import Products, dividends_below
 
@@ -118,17 +120,17 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         zero = jnp.zeros((), dtype)
         top = jnp.full(count, total / count, dtype)
         return Fit((*lower, top), jnp.zeros((), jnp.int32), zero, zero, jnp.asarray(count > 2))
-    weights = weights / weights.sum()
+    weights = weights.astype(dtype) / weights.astype(dtype).sum()
     heavy, law = split_rows(free, weights, order, size_law(n, order))
     taken = free[heavy], weights[heavy]
     inverse = capacitance(*taken, law) if heavy.size else None
+    packed = pair_rows(free, weights) if order == 2 else None
 
     def system(dtype: Any) -> tuple[Design, Operator]:
         design = design_of_order(free.astype(dtype), order, law.astype(dtype))
-        root = jnp.sqrt(weights).astype(dtype)
+        forward, adjoint = _weighted(design, packed, weights, dtype)
         operator = Operator(
-            lambda u: root * design.apply(design.whiten(u)),
-            lambda r: design.whiten(design.adjoint(root * r)),
+            lambda u: forward(design.whiten(u)), lambda r: design.whiten(adjoint(r))
         )
         if inverse is not None:
             exact = preconditioner(*taken, inverse, law, dtype)
@@ -136,11 +138,15 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         return design, operator
 
     (design, wide), (_, narrow) = system(dtype), system(jnp.float32)
-    z = free.astype(dtype)
-    base = design.constant(total / count)
-    known = lower[0] + (z @ lower[1] if order > 1 else 0)
-    known = known + sum(Products(z, size).apply(lower[size]) for size in range(2, order))
-    target = jnp.sqrt(weights) * (values[-rows:] - known - design.apply(base))
+    held = np.array([math.comb(s, order) / count for s in range(n + 1)])
+    known = lower[0] + total * jnp.asarray(held, dtype)[free.sum(axis=1)]
+    if order > 1:
+        # Summed where they are, because a product would turn all masks into numbers at once.
+        known = known + jnp.where(free, lower[1], 0).sum(axis=1)
+    for size in range(2, order):
+        known = known + Products(free.astype(dtype), size).apply(lower[size])
+    left = values[-rows:] - known
+    target = packed.gather(left) if packed else jnp.sqrt(weights) * left
     # Squared norms must neither overflow nor vanish, whatever the units of the game.
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
@@ -148,6 +154,7 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         found = least_squares_mixed(wide, narrow, target / unit)
     else:
         found = least_squares(wide, target / unit)
+    base = design.constant(total / count)
     change, steps = design.whiten(found.u), found.steps
     few = rows < count - 1
     smallest = jnp.zeros((), dtype) if few else _smallest(design, wide, narrow)
@@ -155,6 +162,16 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
     nearest = _least_norm(design, free, weights, order, jnp.where(singular, change, 0))
     top = design.flatten(base + unit * jnp.where(singular, nearest.u, change))
     return Fit((*lower, top), steps + nearest.steps, found.gradient, smallest, singular)
+
+
+def _weighted(
+    design: Design, packed: PairRows | None, weights: jax.Array, dtype: Any
+) -> tuple[Map, Map]:
+    """Coefficients to rows times the roots of their weights, and the transpose."""
+    if packed is not None:
+        return packed.forward(dtype), packed.adjoint(dtype)
+    root = jnp.sqrt(weights).astype(dtype)
+    return lambda a: root * design.apply(a), lambda r: design.adjoint(root * r)
 
 
 def _centre(design: Design, a: jax.Array) -> jax.Array:
@@ -191,9 +208,10 @@ def _least_norm(
     held = [math.comb(s, order) for s in range(n + 1)]
     norms = np.sqrt([max(h - h * h / count, 1.0) if h else 1.0 for h in held])
     scale = jnp.asarray(1 / norms, change.dtype)[free.sum(axis=1)] * (weights > 0)
+    packed = pair_rows(free, scale**2) if order == 2 else None
+    forward, adjoint = _weighted(design, packed, scale**2, change.dtype)
     operator = Operator(
-        lambda a: scale * design.apply(_centre(design, a)),
-        lambda r: _centre(design, design.adjoint(scale * r)),
+        lambda a: forward(_centre(design, a)), lambda r: _centre(design, adjoint(r))
     )
     return least_squares(operator, operator.forward(change))
 
