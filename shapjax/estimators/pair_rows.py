@@ -29,7 +29,7 @@ class PairRows(NamedTuple):
         root: square roots of their weights, float [blocks, width]; 0 for those of a single pair.
         blocks: how many blocks hold a row of more than a pair, int [].
         position: of the rows before they were sorted, int [rows].
-        pair: for every row, sorted, its pair as a position in [n, n]; n * n for larger rows.
+        pair: for every row, sorted, its pair as a position in [n, n]; n * n for other rows.
         weight_of_row: of every row, sorted, float [rows].
         weight_of_pair: sum over the rows of a single pair, float [n, n], upper triangle.
     """
@@ -111,7 +111,7 @@ def pair_rows(free: Array, weights: Array) -> PairRows:
     """Sort the rows by size and add up those of a single pair.
 
     Args:
-        free: Boolean [rows, n], of two players at least.
+        free: Boolean [rows, n]; one of less than two players says nothing of pairs.
         weights: float [rows].
     """
     rows, n = free.shape
@@ -121,7 +121,7 @@ def pair_rows(free: Array, weights: Array) -> PairRows:
     masks, weights, sizes = free[position], weights[position], sizes[position]
     large = sizes > 2
     first, last = jnp.argmax(masks, axis=1), n - 1 - jnp.argmax(masks[:, ::-1], axis=1)
-    pair = jnp.where(large, n * n, first * n + last)
+    pair = jnp.where(sizes == 2, first * n + last, n * n)
     of_pair = jnp.zeros(n * n, weights.dtype).at[pair].add(weights, mode="drop")
     fill = -rows % width
     root = jnp.pad(jnp.where(large, jnp.sqrt(weights), 0), (0, fill)).reshape(-1, width)
