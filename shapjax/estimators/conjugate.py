@@ -22,7 +22,7 @@ REDUCTION = 1e-4
 MAX_ROUNDS = 12
 """Rounds in float32 before float64 goes on alone."""
 
-GOAL = 1e-10
+GOAL = 1e-12
 """Relative gradient that refinement need not go below: far less than any draw scatters, and far
 more than the noise of float64."""
 
