@@ -16,14 +16,18 @@ MAX_STEPS = 1000
 PATIENCE = 50
 """Steps without a smaller gradient after which the solver has reached its floor."""
 
-REDUCTION = 1e-3
-"""By how much a round in float32 lowers the gradient before float64 takes stock."""
+REDUCTION = 1e-4
+"""By how much at most a round in float32 lowers the gradient before float64 takes stock."""
 
 MAX_ROUNDS = 12
 """Rounds in float32 before float64 goes on alone."""
 
-REFINED = 256
-"""Multiple of the noise of float64 that refinement need not go below."""
+GOAL = 1e-12
+"""Relative gradient that refinement need not go below: far less than any draw scatters, and far
+more than the noise of float64."""
+
+SEEN = 1e-4
+"""Relative gradient at which a search for the smallest eigenvalue has seen the others."""
 
 
 class Operator(NamedTuple):
@@ -55,7 +59,7 @@ class Solution(NamedTuple):
 
 
 def least_squares(
-    operator: Operator, target: Array, start: Array | None = None, slack: float = 1.0
+    operator: Operator, target: Array, start: Array | None = None, goal: float = 0.0
 ) -> Solution:
     """Minimise ||A u - target|| by conjugate gradients on the normal equations (CGLS).
 
@@ -70,7 +74,7 @@ def least_squares(
         start = jnp.zeros_like(operator.adjoint(target))
     else:
         residual = target - operator.forward(start)
-    tolerance = slack * _tolerance(start)
+    tolerance = max(goal, _tolerance(start))
     smallest = tolerance**2 * jnp.vdot(target, target)
 
     def enough(state: _State) -> Array:
@@ -95,7 +99,7 @@ def least_squares_mixed(wide: Operator, narrow: Operator, target: Array) -> Solu
     tiny = jnp.finfo(target.dtype).tiny
     gradient = wide.adjoint(target)
     zero, count = jnp.zeros_like(gradient), jnp.zeros((), jnp.int32)
-    tolerance = REFINED * _tolerance(zero)
+    tolerance = max(GOAL, _tolerance(zero))
     smallest = tolerance**2 * jnp.vdot(target, target)
     norm = jnp.vdot(gradient, wide.precondition(gradient))
     first = _Round(zero, target, gradient, norm, jnp.full_like(norm, jnp.inf), count, count)
@@ -107,7 +111,14 @@ def least_squares_mixed(wide: Operator, narrow: Operator, target: Array) -> Solu
 
     def advance(state: _Round) -> _Round:
         unit = jnp.maximum(jnp.abs(state.gradient).max(), tiny)
-        found = _correction(narrow, (state.gradient / unit).astype(jnp.float32), state.residual)
+        # The last round does no more than is left to do.
+        wanted = tolerance * jnp.linalg.norm(state.residual) / jnp.sqrt(state.norm)
+        found = _correction(
+            narrow,
+            (state.gradient / unit).astype(jnp.float32),
+            state.residual,
+            jnp.maximum(REDUCTION, 0.5 * wanted).astype(jnp.float32),
+        )
         u = state.u + unit * found.best.astype(target.dtype)
         residual = target - wide.forward(u)
         gradient = wide.adjoint(residual)
@@ -119,7 +130,7 @@ def least_squares_mixed(wide: Operator, narrow: Operator, target: Array) -> Solu
         return jax.tree.map(lambda a, b: jnp.where(norm < state.norm, a, b), after, kept)
 
     last = jax.lax.while_loop(going, advance, first)
-    final = least_squares(wide, target, last.u, REFINED)
+    final = least_squares(wide, target, last.u, tolerance)
     return final._replace(steps=final.steps + last.steps)
 
 
@@ -141,10 +152,11 @@ def smallest_eigenvalue(operator: Operator, probe: Array, start: Array | None = 
     start = jnp.zeros_like(probe) if start is None else start
     seen = operator.adjoint(operator.forward(probe))
     tiny, eps = jnp.finfo(probe.dtype).tiny, jnp.finfo(probe.dtype).eps
+    seen_enough = SEEN if probe.dtype == jnp.float32 else 100 * float(eps)
     norm = jnp.vdot(seen, operator.precondition(seen))
 
     def enough(state: _State) -> Array:
-        return state.norm <= (100 * eps) ** 2 * norm
+        return state.norm <= seen_enough**2 * norm
 
     last = _descend(
         operator,
@@ -224,7 +236,7 @@ def _descend(
     return jax.lax.while_loop(going, advance, first)
 
 
-def _correction(narrow: Operator, gradient: Array, residual: Array) -> _State:
+def _correction(narrow: Operator, gradient: Array, residual: Array, reduction: Array) -> _State:
     """About the solution of A'A d = gradient, in float32."""
     norm = jnp.vdot(gradient, narrow.precondition(gradient))
     return _descend(
@@ -232,7 +244,7 @@ def _correction(narrow: Operator, gradient: Array, residual: Array) -> _State:
         lambda r: gradient + narrow.adjoint(r),
         jnp.zeros_like(residual, jnp.float32),
         jnp.zeros_like(gradient),
-        lambda state: state.norm <= REDUCTION**2 * norm,
+        lambda state: state.norm <= reduction**2 * norm,
     )
 
 

@@ -20,10 +20,10 @@ from shapjax.estimators.designs import design_of_order, gram_table
 
 Array = jax.Array
 
-SHARE = 16
+SHARE = 12
 """One row in so many is taken exactly."""
 
-MOST = 1024
+MOST = 1536
 """Rows taken exactly at most: a matrix of its square is inverted."""
 
 LEAST_LAW = 0.01

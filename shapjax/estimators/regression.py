@@ -45,6 +45,7 @@ from shapjax.core.errors import ShapjaxError
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
 from shapjax.estimators.conjugate import (
+    Map,
     Operator,
     Solution,
     least_squares,
@@ -53,6 +54,7 @@ from shapjax.estimators.conjugate import (
 )
 from shapjax.estimators.designs import Design, dense_design, design_of_order
 from shapjax.estimators.heavy_rows import capacitance, preconditioner, split_rows
+from shapjax.estimators.pair_rows import PairRows, pair_rows
 from shapjax.estimators.sampling import Plan, size_law
 from shapjax.estimators.subsets import Products, dividends_below
 
@@ -118,29 +120,17 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         zero = jnp.zeros((), dtype)
         top = jnp.full(count, total / count, dtype)
         return Fit((*lower, top), jnp.zeros((), jnp.int32), zero, zero, jnp.asarray(count > 2))
-    weights = weights / weights.sum()
-    heavy, law = split_rows(free, weights, order, size_law(n, order))
-    taken = free[heavy], weights[heavy]
-    inverse = capacitance(*taken, law) if heavy.size else None
-
-    def system(dtype: Any) -> tuple[Design, Operator]:
-        design = design_of_order(free.astype(dtype), order, law.astype(dtype))
-        root = jnp.sqrt(weights).astype(dtype)
-        operator = Operator(
-            lambda u: root * design.apply(design.whiten(u)),
-            lambda r: design.whiten(design.adjoint(root * r)),
-        )
-        if inverse is not None:
-            exact = preconditioner(*taken, inverse, law, dtype)
-            operator = operator._replace(precondition=exact)
-        return design, operator
-
-    (design, wide), (_, narrow) = system(dtype), system(jnp.float32)
-    z = free.astype(dtype)
-    base = design.constant(total / count)
-    known = lower[0] + (z @ lower[1] if order > 1 else 0)
-    known = known + sum(Products(z, size).apply(lower[size]) for size in range(2, order))
-    target = jnp.sqrt(weights) * (values[-rows:] - known - design.apply(base))
+    system = whitened(free, weights.astype(dtype), order)
+    (design, wide), (_, narrow) = system.operator(dtype), system.operator(jnp.float32)
+    held = np.array([math.comb(s, order) / count for s in range(n + 1)])
+    known = lower[0] + total * jnp.asarray(held, dtype)[free.sum(axis=1)]
+    if order > 1:
+        # Summed where they are, because a product would turn all masks into numbers at once.
+        known = known + jnp.where(free, lower[1], 0).sum(axis=1)
+    for size in range(2, order):
+        known = known + Products(free.astype(dtype), size).apply(lower[size])
+    left = values[-rows:] - known
+    target = system.target(left)
     # Squared norms must neither overflow nor vanish, whatever the units of the game.
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
@@ -148,13 +138,78 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         found = least_squares_mixed(wide, narrow, target / unit)
     else:
         found = least_squares(wide, target / unit)
+    base = design.constant(total / count)
     change, steps = design.whiten(found.u), found.steps
     few = rows < count - 1
     smallest = jnp.zeros((), dtype) if few else _smallest(design, wide, narrow)
     singular = smallest < (1e-9 if dtype == jnp.float64 else 1e-5)
-    nearest = _least_norm(design, free, weights, order, jnp.where(singular, change, 0))
+    nearest = _least_norm(design, free, system.weights, order, jnp.where(singular, change, 0))
     top = design.flatten(base + unit * jnp.where(singular, nearest.u, change))
     return Fit((*lower, top), steps + nearest.steps, found.gradient, smallest, singular)
+
+
+class System(NamedTuple):
+    """The rows of a regression, ready for conjugate gradients in any precision.
+
+    Attributes:
+        free: Boolean [rows, n].
+        weights: float [rows], sum one.
+        order: k.
+        law: weight of the sizes of the rows that are not heavy, float [n+1].
+        heavy: masks, weights and capacitance of the rows preconditioned exactly, or None.
+        packed: the rows of a regression on pairs, or None.
+    """
+
+    free: jax.Array
+    weights: jax.Array
+    order: int
+    law: jax.Array
+    heavy: tuple[jax.Array, jax.Array, jax.Array] | None
+    packed: PairRows | None
+
+    def operator(self, dtype: Any) -> tuple[Design, Operator]:
+        """The design, and whitened coefficients to weighted rows with their preconditioner."""
+        design = design_of_order(self.free.astype(dtype), self.order, self.law.astype(dtype))
+        forward, adjoint = _weighted(design, self.packed, self.weights, dtype)
+        operator = Operator(
+            lambda u: forward(design.whiten(u)), lambda r: design.whiten(adjoint(r))
+        )
+        if self.heavy is not None:
+            exact = preconditioner(*self.heavy, self.law, dtype)
+            operator = operator._replace(precondition=exact)
+        return design, operator
+
+    def target(self, values: jax.Array) -> jax.Array:
+        """Values of the rows as the operator has them, times the roots of their weights."""
+        if self.packed is not None:
+            return self.packed.gather(values)
+        return jnp.sqrt(self.weights).astype(values.dtype) * values
+
+
+def whitened(free: jax.Array, weights: jax.Array, order: int) -> System:
+    """The whitened system of weighted rows.
+
+    Args:
+        free: Boolean [rows, n].
+        weights: float [rows]; only their ratios matter.
+        order: k.
+    """
+    weights = weights / weights.sum()
+    heavy, law = split_rows(free, weights, order, size_law(free.shape[1], order))
+    taken = free[heavy], weights[heavy]
+    exact = (*taken, capacitance(*taken, law)) if heavy.size else None
+    packed = pair_rows(free, weights) if order == 2 else None
+    return System(free, weights, order, law, exact, packed)
+
+
+def _weighted(
+    design: Design, packed: PairRows | None, weights: jax.Array, dtype: Any
+) -> tuple[Map, Map]:
+    """Coefficients to rows times the roots of their weights, and the transpose."""
+    if packed is not None:
+        return packed.forward(dtype), packed.adjoint(dtype)
+    root = jnp.sqrt(weights).astype(dtype)
+    return lambda a: root * design.apply(a), lambda r: design.adjoint(root * r)
 
 
 def _centre(design: Design, a: jax.Array) -> jax.Array:
@@ -191,9 +246,10 @@ def _least_norm(
     held = [math.comb(s, order) for s in range(n + 1)]
     norms = np.sqrt([max(h - h * h / count, 1.0) if h else 1.0 for h in held])
     scale = jnp.asarray(1 / norms, change.dtype)[free.sum(axis=1)] * (weights > 0)
+    packed = pair_rows(free, scale**2) if order == 2 else None
+    forward, adjoint = _weighted(design, packed, scale**2, change.dtype)
     operator = Operator(
-        lambda a: scale * design.apply(_centre(design, a)),
-        lambda r: _centre(design, design.adjoint(scale * r)),
+        lambda a: forward(_centre(design, a)), lambda r: _centre(design, adjoint(r))
     )
     return least_squares(operator, operator.forward(change))
 
