@@ -148,7 +148,7 @@ def refit(
         solve: weighted rows to the unknowns that fit them, where there is a faster way.
 
     Returns:
-        [refits, unknowns], solved to a few hundredths, which is finer than what the number of refits
+        [refits, unknowns], solved to a few hundredths, finer than what the number of refits
         allows.
     """
     solve = solve or functools.partial(fit_roughly, Operator(forward, adjoint))
