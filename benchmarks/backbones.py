@@ -65,46 +65,36 @@ def measure(name: str, dtype: str, options: argparse.Namespace) -> list[dict[str
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from seeded import seeded_pictures, seeded_state_dict
 
     from shapjax import backbones
     from shapjax.backbones.registry import ROWS
 
-    arrays = seeded_state_dict(name)
-    backbone = backbones.load(name, arrays)
-    network = torch_network(name, arrays) if options.torch else None
-    del arrays
-    side = backbone.preprocessing.size
+    network, arrays = torch_network(name, options)
+    backbone = initial(name) if arrays is None else backbones.load(name, arrays)
     kind = {"f32": jnp.float32, "bf16": jnp.bfloat16}[dtype]
-    backbone = jax.tree.map(lambda leaf: leaf.astype(kind), backbone)
+    cast = jax.tree.map(lambda leaf: leaf.astype(kind), backbone)
     published = next(iter(ROWS[name].published.values()), None)
     records = []
     for batch in options.batches:
-        pictures = seeded_pictures(batch, side)
-        x = jnp.asarray(pictures, kind)
+        inputs = inputs_of(backbone, batch)
+        x = jnp.asarray(inputs, kind if inputs.dtype == np.float32 else None)
         begin = time.perf_counter()
-        run = jax.jit(lambda net, x: net.head(net.features(x))).lower(backbone, x).compile()
+        run = jax.jit(lambda net, x: net.head(net.features(x))).lower(cast, x).compile()
         compile_seconds = time.perf_counter() - begin
         runs: dict[str, Callable[[], Any]] = {
-            "images/s": functools.partial(
-                lambda run, x: run(backbone, x).block_until_ready(), run, x
-            )
+            "images/s": functools.partial(lambda run, x: run(cast, x).block_until_ready(), run, x)
         }
         parity = ""
         if network is not None:
             for way in options.torch:
-                runs[f"torch {way}"] = torch_run(network, pictures, dtype, way, options.threads)
+                runs[f"torch {way}"] = torch_run(network, inputs, dtype, way, options.threads)
             if batch == min(options.batches) and dtype == "f32":
                 ours = np.asarray(backbone.features(x[:1]))
-                parity = f"{difference(name, network, ours, pictures[:1]):.0e}"
+                parity = difference(name, network, ours, inputs[:1])
         seconds = best_seconds(runs, options)
         record = {
             "network": name,
-            "weights": published.file
-            if published
-            else "the package"
-            if name == "shapjax_tiny"
-            else "",
+            "weights": published.file if published else ROWS[name].wanted or "the package",
             "dtype": dtype,
             "batch": batch,
             "parity": parity,
@@ -135,19 +125,47 @@ def best_seconds(
     return best
 
 
-def torch_network(name: str, arrays: dict[str, Any]) -> Any:
-    """The publisher's network in torch, or None where there is none or no torch."""
+def initial(name: str) -> Any:
+    """The backbone as its initialiser leaves it, where there is no state dict to give it."""
+    import importlib
+
+    from flax import nnx
+
+    from shapjax.backbones.folding import fold
+    from shapjax.backbones.record import Backbone
+    from shapjax.backbones.registry import ROWS
+
+    layout = importlib.import_module(f"shapjax.backbones.{ROWS[name].module}").layout(name, ())
+    network = fold(layout.factory())
+    network.eval()
+    return Backbone(name, layout.preprocessing, *nnx.split(network))
+
+
+def inputs_of(backbone: Any, batch: int) -> Any:
+    """Pictures, float32 [B, S, S, 3], or the numbers of tokens, int32 [B, T]."""
+    import numpy as np
+    from seeded import seeded_pictures
+
+    if hasattr(backbone.preprocessing, "size"):
+        return seeded_pictures(batch, backbone.preprocessing.size)
+    shape = batch, backbone.preprocessing.length
+    return np.random.default_rng(0).integers(1, 1000, shape, np.int32)
+
+
+def torch_network(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
+    """The publisher's network in torch and its state dict, or None where there is none."""
+    if not options.torch:
+        return None, None
     try:
-        import torch
         import torch_references
+
+        return torch_references.reference(name) if torch_references.has(name) else (None, None)
     except ImportError:
-        return None
-    del torch
-    return torch_references.reference(name, arrays) if torch_references.has(name) else None
+        return None, None
 
 
 def torch_run(
-    network: Any, pictures: Any, dtype: str, way: str, threads: int | None
+    network: Any, inputs: Any, dtype: str, way: str, threads: int | None
 ) -> Callable[[], Any]:
     """A call of torch's network on the same pictures."""
     import copy
@@ -157,7 +175,7 @@ def torch_run(
     torch.set_num_threads(threads or os.cpu_count() or 1)
     kind = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
     network = copy.deepcopy(network).to(kind)
-    x = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()).to(kind)
+    x = torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy()).to(kind)
     if way != "eager":
         network = network.to(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)
@@ -171,13 +189,13 @@ def torch_run(
     return run
 
 
-def difference(name: str, network: Any, ours: Any, pictures: Any) -> float:
+def difference(name: str, network: Any, ours: Any, inputs: Any) -> str:
     """Largest difference of the features, as a share of the largest entry."""
     import numpy as np
     import torch_references
 
-    theirs = torch_references.features(name, network, pictures)
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    theirs = torch_references.features(name, network, inputs)
+    return f"{np.abs(ours - theirs).max() / np.abs(theirs).max():.0e}"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def main():
     for name in CONVOLUTIONAL:
         weights = seeded_state_dict(name)
         stages = [stage for stage, _ in load(name, weights).network.stages()]
-        maps, output = run_reference(name, reference(name, weights), x, stages)
+        maps, output = run_reference(name, reference(name, weights)[0], x, stages)
         if name == "resnet50_cub_margin":
             output = output / np.linalg.norm(output, axis=1, keepdims=True)
         kept = {stage: maps[stage] for stage in stages if stage in maps}

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -79,10 +80,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(monkeypatch):
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def server():
     running = Server(CONTENT)
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -210,6 +215,22 @@ def test_a_folder_that_cannot_be_written(tmp_path, server):
         fetch(server.url, SHA256, tmp_path / "file" / "w.bin")
 
 
+def test_a_server_that_hangs_up_at_once(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up():
+            for _ in range(3):
+                listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/w.bin"
+        with pytest.raises(WeightsError, match="broke off 3 times"):
+            fetch(url, SHA256, tmp_path / "w.bin")
+        thread.join()
+    assert not list(tmp_path.iterdir())
+
+
 # The cache.
 
 
@@ -292,7 +313,7 @@ def test_two_processes_at_once_download_once(published, server):
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
         for _ in range(2)
     ]
-    outputs = [process.communicate(timeout=240)[0] for process in both]
+    outputs = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert outputs[0] == outputs[1] != ""
     assert len(server.requests) == 1

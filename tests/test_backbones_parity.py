@@ -50,10 +50,9 @@ def test_every_convolutional_network_is_listed():
 def test_parity_with_torch(name):
     """Stage by stage, then features, embedding and head, to 1e-4 of the largest entry."""
     pytest.importorskip("torch", reason="torch is not installed")
-    arrays = seeded_state_dict(name)
+    network, arrays = reference(name)
     x = seeded_pictures(2, SIDE)
     maps, embedding, output = run(load(name, arrays), jnp.asarray(x))
-    network = reference(name, arrays)
     theirs, their_output = run_reference(name, network, x, maps)
     # The last stages of these two are no modules in torch.
     assert len(theirs) == len(maps) - (name in ("densenet121", "resnet50_cub_margin"))

@@ -1,9 +1,11 @@
 """The publishers' networks in torch, for parity with ours; torchvision's, where it has them."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
+from seeded import seeded_arrays
 
 
 @functools.cache
@@ -26,32 +28,47 @@ def torchvision_models():
 
 def has(name):
     """Whether there is a torch network of this backbone here."""
-    return name in ("moco_v2", "resnet50_cub_margin") or hasattr(torchvision_models(), name)
+    return name in HEADS or hasattr(torchvision_models(), name)
 
 
-def reference(name, arrays):
-    """The torch network of a backbone, with the given state dict."""
+def reference(name, arrays=None):
+    """The torch network of a backbone, and its state dict by the names in its weight file.
+
+    Args:
+        name: of a backbone that ``has`` one.
+        arrays: the state dict; by default one made from a seed.
+
+    Returns:
+        The network, in evaluation mode, and the arrays.
+    """
     import torch
 
     models = torchvision_models()
+    network = getattr(models, "resnet50" if name in HEADS else name)(weights=None)
+    prefix, fc = HEADS.get(name, ("", "fc"))
     if name == "moco_v2":
-        network = models.resnet50(weights=None)
-        fc = [torch.nn.Linear(2048, 2048), torch.nn.ReLU(), torch.nn.Linear(2048, 128)]
-        network.fc = torch.nn.Sequential(*fc)
-        arrays = {key.removeprefix("encoder_q."): value for key, value in arrays.items()}
+        layers = [torch.nn.Linear(2048, 2048), torch.nn.ReLU(), torch.nn.Linear(2048, 128)]
+        network.fc = torch.nn.Sequential(*layers)
     elif name == "resnet50_cub_margin":
-        network = models.resnet50(weights=None)
         network.fc = torch.nn.Linear(2048, 128)
-        arrays = {key.replace("last_linear", "fc"): value for key, value in arrays.items()}
-    else:
-        network = getattr(models, name)(weights=None)
     network.eval()
-    state = {key: torch.from_numpy(np.asarray(value)) for key, value in arrays.items()}
-    missing, unexpected = network.load_state_dict(state, strict=False)
+    in_file = {
+        prefix + re.sub(r"^fc\b", fc, key): key
+        for key, value in network.state_dict().items()
+        if value.is_floating_point()
+    }
+    if arrays is None:
+        state = network.state_dict()
+        arrays = seeded_arrays({key: tuple(state[own].shape) for key, own in in_file.items()})
+    tensors = {in_file[key]: torch.from_numpy(array) for key, array in arrays.items()}
+    missing, unexpected = network.load_state_dict(tensors, strict=False)
     assert not unexpected
     assert all(key.endswith("num_batches_tracked") for key in missing)
-    return network
+    return network, arrays
 
+
+HEADS = {"moco_v2": ("encoder_q.", "fc"), "resnet50_cub_margin": ("", "last_linear")}
+"""ResNet-50s that torchvision does not have: the prefix of names in the file, and the head's."""
 
 SQUEEZENET = {"conv1": 1, "pool1": 2, "fire2": 3, "fire3": 4, "pool3": 5, "fire4": 6, "fire5": 7}
 SQUEEZENET |= {"pool5": 8, "fire6": 9, "fire7": 10, "fire8": 11, "fire9": 12}
@@ -95,7 +112,7 @@ def features(name, network, x):
     return maps[last]
 
 
-LAST = {"squeezenet1_1": "fire9"}
+LAST = {"squeezenet1_1": "fire9", "vit_b_16": "encoder"}
 
 
 def _last_map(name, network):

@@ -125,7 +125,11 @@ def _transfer(url: str, part: Path) -> str:
         request.add_header("Range", f"bytes={start}-")
     redirects = _Redirects()
     opener = urllib.request.build_opener(redirects)
-    with opener.open(request, timeout=_TIMEOUT) as answer:
+    try:
+        answer = opener.open(request, timeout=_TIMEOUT)
+    except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+        raise _Broken(type(error).__name__) from error
+    with answer:
         resumes = answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if not resumes:
             start = 0
