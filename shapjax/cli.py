@@ -75,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("query", nargs="?", metavar="QUERY", help="picture searched with")
     explain.add_argument("retrieved", nargs="?", metavar="RETRIEVED", help="picture found")
     explain.add_argument("--backbone", default=backbones.names()[0], choices=backbones.names())
-    explain.add_argument("--weights", metavar="PATH", help="weight file of the backbone")
+    explain.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="weight file of the backbone, or which of the published ones",
+    )
     explain.add_argument("--method", default="gram-sam", choices=tuple(METHODS))
     explain.add_argument(
         "--order", type=int, default=2, choices=(1, 2), help="1: heat maps; 2: correspondence"

@@ -178,7 +178,7 @@ def failing(tmp_path, pair):
     yield [left, tmp_path / "pipe"], "not a regular file"
     yield [left, tmp_path / "page.eps"], "not a picture"
     yield [left, right, "--background", "sky"], "does not exist"
-    yield [left, right, "--backbone", "squeezenet1_1"], "weights"
+    yield [left, right, "--backbone", "resnet50_cub_margin"], "weights"
     yield [left, right, "--weights", tmp_path / "w.npz"], "w.npz"
     yield [left, right, "--weights", tmp_path / "none.pth"], "none.pth"
 
