@@ -16,6 +16,8 @@ from shapjax.estimators.estimate import estimate
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.games.images import load_image
+from shapjax.games.pairs import PairGame, similarity
+from shapjax.games.parts import Parts, parts
 from shapjax.games.similarity import SimilarityGame, similarity_game
 from shapjax.indices import sharded
 from shapjax.indices.cardinal import CardinalIndex
@@ -38,6 +40,8 @@ __all__ = [
     "Interactions",
     "LeastCore",
     "MemoryRefused",
+    "PairGame",
+    "Parts",
     "ShapjaxError",
     "SimilarityGame",
     "ValueFunction",
@@ -59,9 +63,11 @@ __all__ = [
     "myerson_value",
     "nucleolus",
     "owen_value",
+    "parts",
     "shapley_value",
     "sharded",
     "sharing",
+    "similarity",
     "similarity_game",
     "weighted_shapley_value",
     "zeta",
