@@ -15,6 +15,7 @@ from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
+from shapjax.explainers.towers import explain_parts
 from shapjax.games.images import load_image
 from shapjax.games.pairs import PairGame, similarity
 from shapjax.games.parts import Parts, parts
@@ -52,6 +53,7 @@ __all__ = [
     "estimators",
     "evaluate",
     "explain",
+    "explain_parts",
     "families",
     "in_core",
     "index_names",

@@ -137,7 +137,8 @@ class _Side(NamedTuple):
                     "masks, or one embedding [C]."
                 )
             return _Side(Partial(_fixed, vector), 0, len(vector))
-        tried = embed(np.zeros((1, n), bool))
+        empty = np.zeros((1, n), bool)
+        tried = _run(embed, empty) if isinstance(embed, Partial) else embed(empty)
         length = _checked(tried, 1, name).shape[1]
         if not isinstance(embed, Partial) and isinstance(tried, jax.Array) and _traces(embed, n):
             embed = Partial(embed)
@@ -151,14 +152,22 @@ class _Side(NamedTuple):
         return self._replace(embed=lambda masks: _unit(np.asarray(embed(masks))))
 
     def on_host(self) -> Embed:
-        """The embedding as a function of NumPy masks that compiles once for each chunk size."""
+        """The embedding as a function of NumPy masks."""
         embed = self.embed
-        return Partial(_run, embed) if isinstance(embed, Partial) else embed
+        return (lambda masks: _run(embed, masks)) if isinstance(embed, Partial) else embed
+
+
+def _run(embed: Partial, masks: Any) -> jax.Array:
+    """A compiled tower, which sees few shapes: rows are filled up to a power of two."""
+    masks = np.asarray(masks)
+    spare = (1 << (len(masks) - 1).bit_length()) - len(masks)
+    filled = np.concatenate([masks, np.repeat(masks[:1], spare, axis=0)])
+    return _compiled(embed, filled)[: len(masks)]
 
 
 @jax.jit
-def _run(embed: Partial, masks: Any) -> jax.Array:
-    return embed(jnp.asarray(masks))
+def _compiled(embed: Partial, masks: jax.Array) -> jax.Array:
+    return embed(masks)
 
 
 def _fixed(vector: Any, masks: Any) -> jax.Array:
@@ -213,17 +222,11 @@ def _on_host(query: _Side, retrieved: _Side, link: Link | None) -> Callable[[Any
 
 
 def _by_distinct(embed: Embed, masks: np.ndarray, name: str) -> np.ndarray:
-    """Embeddings of all masks, each distinct one computed once.
-
-    The rows are filled up to a power of two, so that compiled towers see few shapes.
-    """
+    """Embeddings of all masks, each distinct one computed once."""
     _, first, place = np.unique(
         np.packbits(masks, axis=1), axis=0, return_index=True, return_inverse=True
     )
     rows = masks[first]
-    if isinstance(embed, Partial):
-        spare = (1 << (len(rows) - 1).bit_length()) - len(rows)
-        rows = np.concatenate([rows, np.repeat(rows[:1], spare, axis=0)])
     return _checked(embed(rows), len(rows), name)[place.ravel()]
 
 
