@@ -84,8 +84,19 @@ ROWS: dict[str, Row] = {
             "imagenet1k_v1": _torchvision("resnet101-63fe2227.pth"),
         },
     ),
+    "vgg11": Row("vgg", {"imagenet1k_v1": _torchvision("vgg11-8a719046.pth")}),
+    "vgg11_bn": Row("vgg", {"imagenet1k_v1": _torchvision("vgg11_bn-6002323d.pth")}),
+    "vgg16": Row("vgg", {"imagenet1k_v1": _torchvision("vgg16-397923af.pth")}),
+    "densenet121": Row("densenet", {"imagenet1k_v1": _torchvision("densenet121-a639ec97.pth")}),
     "squeezenet1_1": Row(
         "squeezenet", {"imagenet1k_v1": _torchvision("squeezenet1_1-b8a52dc0.pth")}
+    ),
+    "mobilenet_v2": Row(
+        "mobilenet",
+        {
+            "imagenet1k_v2": _torchvision("mobilenet_v2-7ebf99e0.pth", resize=232),
+            "imagenet1k_v1": _torchvision("mobilenet_v2-b0353104.pth"),
+        },
     ),
     "moco_v2": Row(
         "resnet",
@@ -102,6 +113,9 @@ ROWS: dict[str, Row] = {
         "resnet",
         wanted="the state dict of a resnet50_frozen_normalize that the code of Roth et al. 2020 "
         "trained on CUB-200-2011 (its authors publish no file)",
+    ),
+    "convnext_tiny": Row(
+        "convnext", {"imagenet1k_v1": _torchvision("convnext_tiny-983f1562.pth", resize=236)}
     ),
     "vit_b_16": Row("vit", {"imagenet1k_v1": _torchvision("vit_b_16-c867db91.pth")}),
     "dinov2_vits14": Row("dinov2", {"lvd142m": _hub("facebook/dinov2-small")}),
