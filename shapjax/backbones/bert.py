@@ -42,7 +42,7 @@ class Bert(Transformer):
     Reimers and Gurevych 2019 (arXiv 1908.10084) for the mean.
     """
 
-    def __init__(self, shape: Shape = MINILM, *, rngs: nnx.Rngs):
+    def __init__(self, shape: Shape, *, rngs: nnx.Rngs):
         super().__init__(shape, rngs=rngs)
         width = shape.width
         self.words = nnx.Embed(VOCABULARY, width, rngs=rngs)
@@ -106,7 +106,7 @@ def layout(name: str, names: Collection[str]) -> Layout:
     """How the hub's state dict becomes MiniLM-L6, with or without ``bert.`` before every name."""
     prefix = "bert." if any(key.startswith("bert.") for key in names) else ""
     return Layout(
-        lambda: Bert(rngs=nnx.Rngs(0)),
+        lambda: Bert(MINILM, rngs=nnx.Rngs(0)),
         TextPreprocessing(length=LENGTH, padding=PADDING),
         lambda path: prefix + _PARTS(path).replace("self.out.dense", "output.dense"),
         arrange=_arrange,

@@ -32,7 +32,7 @@ class VisionTransformer(Transformer):
 
     def __init__(
         self,
-        shape: Shape = BASE,
+        shape: Shape,
         patch: int = 16,
         grid: int = 14,
         classes: int | None = 1000,
@@ -117,7 +117,7 @@ _PARTS = renaming(
 def layout(name: str, names: Collection[str]) -> Layout:
     """How torchvision's state dict becomes ViT-B/16, with the old or the new names of its MLPs."""
     return Layout(
-        lambda: VisionTransformer(rngs=nnx.Rngs(0)), IMAGENET, _name_in_file, arrange=_arrange
+        lambda: VisionTransformer(BASE, rngs=nnx.Rngs(0)), IMAGENET, _name_in_file, arrange=_arrange
     )
 
 
