@@ -352,7 +352,7 @@ def _draw_texts(
         heat = explanation.heat(side)[None]
         save_matrix(heat, [""], names, out / f"heat_{side}.png", label="credit")
     if other is None:
-        what = "interaction of each query word (rows) and retrieved word"
+        what = "interaction of query word (row) and retrieved word"
         save_matrix(found.cross, query, retrieved, out / "matrix.png", label=what)
     write_text_page(found, out / "report.html", summary=summary, also=other)
 

@@ -298,6 +298,112 @@ def test_an_explanation_of_texts_is_kept(reader, tmp_path):
     np.testing.assert_array_equal(again.cross, found.cross)
 
 
+# The command and what it draws.
+
+
+@pytest.fixture
+def command(reader, monkeypatch):
+    """``shapjax explain --text`` with the small network in place of MiniLM."""
+    from shapjax.cli import main
+
+    asked = []
+
+    def load(name, weights=None):
+        asked.append(name)
+        return reader
+
+    monkeypatch.setattr(sj.backbones, "load", load)
+    before = jax.config.values["jax_enable_x64"]
+    yield lambda *arguments: (main(["explain", "--text", "--quiet", *arguments]), asked)
+    jax.config.update("jax_enable_x64", before)
+
+
+def test_the_command_explains_two_texts(command, tmp_path):
+    code, asked = command(TEXT, "the dog eats", "--out", str(tmp_path))
+    assert (code, asked) == (0, ["minilm_l6"])
+    written = {path.name for path in tmp_path.iterdir()}
+    pictures = {"matrix.png", "heat_query.png", "heat_retrieved.png"}
+    assert written == {"explanation.npz", "summary.json", "report.html"} | pictures
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["query"], summary["method"]) == (TEXT, "two-tower")
+    assert (summary["n_query"], summary["n_retrieved"], summary["background"]) == (6, 3, "drop")
+    page = (tmp_path / "report.html").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    found = sj.Explanation.load(tmp_path / "explanation.npz")
+    assert data["retrieved"]["names"] == ["the", "dog", "eats"]
+    np.testing.assert_allclose(data["cross"], found.cross)
+    np.testing.assert_allclose(data["query"]["heat"], found.heat("query"))
+
+
+def test_the_command_at_first_order(command, tmp_path):
+    code, _ = command(
+        "a man", "the dog", "--order", "1", "--players", "tokens", "--out", str(tmp_path)
+    )
+    assert code == 0
+    assert not (tmp_path / "matrix.png").exists()
+    page = (tmp_path / "report.html").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["cross"] is None
+    assert len(data["query"]["heat"]) == len(data["retrieved"]["heat"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["only one"], "got one text"),
+        (["", "a man"], "expected a text"),
+        (["a man", "a dog", "--method", "sam"], "reads texts"),
+        (["a man", "a dog", "--background", "blur"], "expected one of drop, mask"),
+        (["a man", "a dog", "--players", "features"], "expected one of words, tokens"),
+    ],
+)
+def test_bad_texts_end_with_one_sentence(command, tmp_path, capsys, arguments, said):
+    code, _ = command(*arguments, "--out", str(tmp_path))
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_no_text_can_end_the_pages_script(tmp_path):
+    from shapjax.core.interactions import Interactions
+    from shapjax.report.text_page import write_text_page
+
+    names = ("</script><b>", "$similarity", "\u202eabc")
+    found = sj.Explanation(
+        "two-tower",
+        "tiny",
+        Interactions((np.zeros(1), np.arange(4.0), np.arange(6.0)), "cross-linear", 4),
+        np.arange(3, dtype=np.int32)[None],
+        np.zeros((1, 1), np.int32),
+        *(0.5, 0.5, 1.0, 8, 0.1),
+        names,
+        ("<i>",),
+    )
+    write_text_page(found, tmp_path / "page.html", summary={"query": names[0]})
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("</script>") == 2
+    assert "<b>" not in page.replace("similarity <b>", "")
+    assert "<i>" not in page
+    assert "\u202e" not in page
+    with pytest.raises(ShapjaxError, match="not of two texts"):
+        plain = sj.Explanation(*(getattr(found, f) for f in list(vars(found))[:10]))
+        write_text_page(plain, tmp_path / "page.html", summary={})
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (40, 2)])
+def test_a_matrix_keeps_its_colours(tmp_path, shape):
+    from PIL import Image
+
+    from shapjax.report.colors import paint, scale_limit
+    from shapjax.report.matrix import save_matrix
+
+    values = np.random.default_rng(0).normal(size=shape)
+    names = [[f"word {i}$" * (1 + i % 5) for i in range(side)] for side in shape]
+    save_matrix(values, *names, tmp_path / "matrix.png", label="interaction")
+    pixels = np.asarray(Image.open(tmp_path / "matrix.png").convert("RGB")).reshape(-1, 3)
+    seen = {tuple(pixel) for pixel in np.unique(pixels, axis=0)}
+    assert {tuple(color) for color in paint(values, scale_limit(values)).reshape(-1, 3)} <= seen
+
+
 # The real weights.
 
 

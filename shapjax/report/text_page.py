@@ -58,6 +58,7 @@ def write_text_page(
         script=script,
         data=_json_for_html(data),
         similarity=_shown(explanation.similarity),
+        empty=_shown(explanation.v_empty),
         rows="\n".join(_row(key, value) for key, value in summary.items()),
         **{f"{side}_words": _chips(names[side] or ()) for side in _SIDES},
     )
