@@ -71,7 +71,7 @@ def parts(model: Any, item: Any, *, players: Any = None, background: Any = None)
             and pictures; for arrays any model that ``shapjax.games.foreign.as_function`` knows,
             which gets batches [B, ...] of masked arrays.
         item: a text; a picture (path, PIL image, array); or an array [T, ...].
-        players: see the table; label -1 is a place that is never hidden.
+        players: see the table; in an array the label -1 is a place that is never hidden.
         background: what replaces hidden parts; see the table.
 
     Raises:
@@ -176,7 +176,7 @@ def _of_array(model: Any, item: Any, players: Any, background: Any) -> Parts:
             "that broadcasts to the item."
         ) from None
     given = np.arange(len(whole)) if players is None else np.asarray(players)
-    labels = _labels(given, whole.shape[: given.ndim])
+    labels = _labels(given, whole.shape[: given.ndim], fixed=True)
     shape = (*labels.shape, *(1,) * (whole.ndim - labels.ndim))
 
     def embed(masks: Any) -> Any:
@@ -188,13 +188,22 @@ def _of_array(model: Any, item: Any, players: Any, background: Any) -> Parts:
     return Parts(embedding, int(labels.max()) + 1, None, labels, type(model).__name__)
 
 
-def _labels(players: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Labels as int32, if they are whole numbers from -1 to n - 1 of that shape, all in use."""
+def _labels(players: Any, shape: tuple[int, ...], fixed: bool = False) -> np.ndarray:
+    """Labels as int32, if they are whole numbers of that shape that use all from 0 to n - 1.
+
+    Args:
+        players: the labels.
+        shape: of the places.
+        fixed: whether some places may be -1, which belongs to no player.
+    """
     labels = np.asarray(players)
+    low = -1 if fixed else 0
     used = np.unique(labels[labels >= 0]) if labels.dtype.kind in "iu" else np.array([])
-    if labels.shape != shape or not used.size or not np.array_equal(used, np.arange(used.size)):
+    complete = used.size > 0 and np.array_equal(used, np.arange(used.size))
+    if labels.shape != shape or not complete or labels.min() < low:
         raise ShapjaxError(
             f"players have shape {labels.shape} and dtype {labels.dtype}, expected whole numbers "
-            f"of shape {shape} that use every number from 0 to n - 1 (-1: never hidden)."
+            f"of shape {shape} that use every number from 0 to n - 1"
+            f"{' (-1: never hidden)' if fixed else ''}."
         )
     return labels.astype(np.int32)
