@@ -135,6 +135,9 @@ def golden_inputs(name):
     return [pictures, ("text", texts(clip.END)[:1])] if name.startswith("clip") else [pictures]
 
 
+@pytest.mark.skipif(
+    not GOLDEN.exists(), reason="no stored activations; run tests/make_golden_transformers.py"
+)
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_activations_that_torch_gave(name, shallow):
     """Without torch: two blocks of the same seed against stored samples of torch's outputs.
