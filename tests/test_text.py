@@ -269,7 +269,8 @@ def test_two_tower_is_the_cross_linear_index(reader, exact):
     assert found.v_empty == pytest.approx(table[0], abs=1e-6)
     assert found.query_names == ("a", "man", "is", "eating", "bread", ".")
     # The scheme's own definition, by dividends pushed down onto singletons and pairs across.
-    family = sj.families.cross_pairs(game.n_query, game.n_retrieved)
+    sides = range(game.n_query), range(game.n_query, game.n_players)
+    family = sj.families.cross_pairs(*sides)
     shared = sj.jagged(table, family)
     np.testing.assert_allclose(found.interactions.singles, shared.singles, atol=1e-5)
 
