@@ -16,7 +16,10 @@ from shapjax.estimators.estimate import estimate
 from shapjax.estimators.evaluations import Evaluations
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
+from shapjax.explainers.towers import explain_parts
 from shapjax.games.images import load_image
+from shapjax.games.pairs import PairGame, similarity
+from shapjax.games.parts import Parts, parts
 from shapjax.games.similarity import SimilarityGame, similarity_game
 from shapjax.indices import sharded
 from shapjax.indices.cardinal import CardinalIndex
@@ -40,6 +43,8 @@ __all__ = [
     "Interactions",
     "LeastCore",
     "MemoryRefused",
+    "PairGame",
+    "Parts",
     "ShapjaxError",
     "SimilarityGame",
     "ValueFunction",
@@ -50,6 +55,7 @@ __all__ = [
     "estimators",
     "evaluate",
     "explain",
+    "explain_parts",
     "families",
     "in_core",
     "index_names",
@@ -61,9 +67,11 @@ __all__ = [
     "myerson_value",
     "nucleolus",
     "owen_value",
+    "parts",
     "shapley_value",
     "sharded",
     "sharing",
+    "similarity",
     "similarity_game",
     "weighted_shapley_value",
     "zeta",

@@ -100,7 +100,11 @@ def _read(name: str, module: ModuleType, converted: Path) -> Backbone | None:
         arrays = readers.read_weights(converted)
         layout = module.layout(name, file_names)
         plain = layout._replace(
-            factory=lambda: fold(layout.factory()), name_in_file=str, axes={}, ignored=()
+            factory=lambda: fold(layout.factory()),
+            name_in_file=str,
+            axes={},
+            ignored=(),
+            arrange=dict,
         )
         return fill_layout(name, plain, arrays)
     # A cache is there to save time: whatever is wrong with it, the file is converted again.

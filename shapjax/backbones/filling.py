@@ -51,6 +51,8 @@ class Layout(NamedTuple):
         axes: transpositions of variables called ``kernel``, by rank, from the file's axes.
         ignored: beginnings of names that the network has no use for; what else a file holds
             beyond the network is an error.
+        arrange: what is done to the arrays before they are looked up, such as taking joint
+            projections apart.
     """
 
     factory: Callable[[], nnx.Module]
@@ -58,6 +60,7 @@ class Layout(NamedTuple):
     name_in_file: Callable[[str], str] = torch_name
     axes: Mapping[int, tuple[int, ...]] = CHANNELS_FIRST
     ignored: tuple[str, ...] = ()
+    arrange: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
 
 def fill_layout(name: str, layout: Layout, arrays: Mapping[str, np.ndarray]) -> Backbone:
@@ -71,6 +74,7 @@ def fill_layout(name: str, layout: Layout, arrays: Mapping[str, np.ndarray]) -> 
     Raises:
         WeightsError: the arrays do not fit the network.
     """
+    arrays = layout.arrange(arrays)
     graphdef, state = fill(layout.factory, arrays, layout.name_in_file, layout.axes, layout.ignored)
     return Backbone(name, layout.preprocessing, graphdef, state)
 

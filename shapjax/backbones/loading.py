@@ -15,6 +15,9 @@ from shapjax.core.errors import ShapjaxError, WeightsError
 if TYPE_CHECKING:
     from shapjax.backbones.record import Backbone
 
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Weight files in a folder as the Hugging Face hub has them, the preferred one first."""
+
 Weights = str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -33,8 +36,9 @@ def load(name: str, weights: Weights | None = None) -> Backbone:
     Args:
         name: one of ``names()``.
         weights: path of an ``.npz``, ``.safetensors``, ``.pth`` or ``.pt`` file; or a dictionary
-            of NumPy, JAX or torch arrays (a state dict); or which of the published weights, such
-            as ``"imagenet1k_v1"`` or ``"200_epochs"``; by default the first of them.
+            of NumPy, JAX or torch arrays (a state dict); or a folder as the Hugging Face hub has
+            them, which for texts also holds the vocabulary; or which of the published weights,
+            such as ``"imagenet1k_v1"`` or ``"200_epochs"``; by default the first of them.
 
     Raises:
         ShapjaxError: there is no backbone of that name.
@@ -60,12 +64,30 @@ def load(name: str, weights: Weights | None = None) -> Backbone:
     from shapjax.backbones.filling import fill_layout
     from shapjax.backbones.readers import read_weights
 
+    weights = _in_folder(weights)
     arrays = read_weights(weights)
     backbone = fill_layout(name, module.layout(name, arrays), arrays)
+    if hasattr(backbone.preprocessing, "beside") and not isinstance(weights, Mapping):
+        beside = backbone.preprocessing.beside(Path(weights).parent)
+        return dataclasses.replace(backbone, preprocessing=beside)
     published = _published_file(row, weights)
     if published is not None and published.preprocessing is not None:
         return dataclasses.replace(backbone, preprocessing=published.preprocessing)
     return backbone
+
+
+def _in_folder(weights: Weights) -> Weights:
+    """The weight file of a folder of the hub's files; what is no folder as it came."""
+    if isinstance(weights, str | os.PathLike) and Path(weights).is_dir():
+        files = [Path(weights) / name for name in HUB_FILES]
+        found = next((file for file in files if file.is_file()), None)
+        if found is None:
+            raise WeightsError(
+                f"the folder {weights} has no weights, expected one of {', '.join(HUB_FILES)}; "
+                "name the weight file itself."
+            )
+        return found
+    return weights
 
 
 def _published_file(row: Row, weights: Weights) -> Published | None:

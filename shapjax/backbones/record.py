@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shapjax.core.checks import one_of
-from shapjax.core.errors import ImageError
+from shapjax.core.errors import ImageError, ShapjaxError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -101,6 +101,23 @@ class Backbone:
         from flax import nnx
 
         return nnx.merge(self.graphdef, self.state)
+
+    @property
+    def text(self) -> Backbone:
+        """The tower that embeds texts where this one embeds pictures (CLIP).
+
+        Raises:
+            ShapjaxError: the network has no second tower.
+        """
+        from flax import nnx
+
+        if not hasattr(self.preprocessing, "text"):
+            raise ShapjaxError(
+                f"{self.name} has no tower for texts; give a backbone that has one, such as "
+                "clip_vit_b_32."
+            )
+        parts = nnx.split(self.network.text)
+        return Backbone(f"{self.name} (text)", self.preprocessing.text, *parts)
 
     def features(self, x: jax.Array) -> jax.Array:
         """The last feature map or the last tokens: what players live on.

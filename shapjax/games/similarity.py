@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 
@@ -115,6 +116,11 @@ def _features(backbone: Backbone, rgb: jax.Array) -> jax.Array:
     return backbone.features(backbone.normalise(rgb))
 
 
+@jax.jit
+def _embeddings(backbone: Backbone, rgb: jax.Array) -> jax.Array:
+    return backbone.embed(backbone.normalise(rgb))
+
+
 def _feature_maps(backbone: Backbone, sides: list[_Side]) -> np.ndarray:
     """Feature maps of both pictures and both backgrounds, [2, 2, h, w, C].
 
@@ -122,12 +128,25 @@ def _feature_maps(backbone: Backbone, sides: list[_Side]) -> np.ndarray:
         ShapjaxError: the network gives NaN or infinity.
     """
     rgb = np.stack([image for side in sides for image in side])
-    maps = np.asarray(_features(backbone, jnp.asarray(rgb)))
-    if not np.isfinite(maps).all():
+    maps = _finite(backbone, _features(backbone, jnp.asarray(rgb)))
+    if maps.ndim == 3:
+        # A transformer's class token, then its patches row by row.
+        side = math.isqrt(maps.shape[1] - 1)
+        maps = maps[:, 1:].reshape(len(maps), side, side, -1)
+    return maps.reshape(2, 2, *maps.shape[1:])
+
+
+def _finite(backbone: Backbone, found: jax.Array) -> np.ndarray:
+    """What the network gave, as NumPy has it.
+
+    Raises:
+        ShapjaxError: NaN or infinity.
+    """
+    if not np.isfinite(np.asarray(found)).all():
         raise ShapjaxError(
             f"{backbone.name} gives NaN or infinity for these pictures; check its weights."
         )
-    return maps.reshape(2, 2, *maps.shape[1:])
+    return np.asarray(found)
 
 
 def _pooled(backbone: Backbone, sides: list[_Side], plays: list[bool]) -> SimilarityGame:
@@ -145,14 +164,14 @@ def _pooled(backbone: Backbone, sides: list[_Side], plays: list[bool]) -> Simila
         grams,
         labels if plays[0] else None,
         labels if plays[1] else None,
-        _cosine(maps),
+        _cosine(maps[:, 0].mean(axis=(1, 2))),
         chunk_size=4096,
     )
 
 
 def _superpixel(backbone: Backbone, sides: list[_Side], plays: list[bool]) -> SimilarityGame:
-    maps = _feature_maps(backbone, sides)
-    embeddings = jnp.asarray(maps[:, 0].mean(axis=(1, 2)))
+    rgb = np.stack([side.picture for side in sides])
+    embeddings = jnp.asarray(_finite(backbone, _embeddings(backbone, jnp.asarray(rgb))))
     labels = [
         superpixels(side.picture) if playing else None
         for side, playing in zip(sides, plays, strict=True)
@@ -162,7 +181,7 @@ def _superpixel(backbone: Backbone, sides: list[_Side], plays: list[bool]) -> Si
         for side, owners, embedding in zip(sides, labels, embeddings, strict=True)
     ]
     game = masked_game(backbone, inputs[0], inputs[1])
-    similarity = _cosine(jnp.asarray(maps))
+    similarity = _cosine(embeddings)
     return SimilarityGame(game, None, labels[0], labels[1], similarity, NETWORK_CHUNK)
 
 
@@ -171,9 +190,9 @@ def _masked_picture(backbone: Backbone, side: _Side, owners: np.ndarray) -> Mask
     return MaskedPicture(picture, blank, jnp.asarray(owners), jnp.ones(owners.max() + 1, bool))
 
 
-def _cosine(maps: jax.Array) -> float:
-    """Cosine of the pooled features of the two whole pictures."""
-    query, retrieved = maps[:, 0].mean(axis=(1, 2))
+def _cosine(embeddings: jax.Array) -> float:
+    """Cosine of the two whole pictures, from [2, C]."""
+    query, retrieved = embeddings
     return float(
         cosine_game(gram_matrices(query[None], retrieved[None]))(jnp.ones((1, 0), bool))[0]
     )
