@@ -57,7 +57,6 @@ def _fail(message: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     from shapjax import __version__, backbones
     from shapjax.explainers.explain import METHODS
-    from shapjax.games.similarity import PLAYERS
 
     parser = argparse.ArgumentParser(
         prog="shapjax", description="Fair credit assignment for similarity models."
@@ -76,19 +75,36 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("retrieved", nargs="?", metavar="RETRIEVED", help="picture found")
     explain.add_argument("--backbone", default=backbones.names()[0], choices=backbones.names())
     explain.add_argument("--weights", metavar="PATH", help="weight file of the backbone")
-    explain.add_argument("--method", default="gram-sam", choices=tuple(METHODS))
+    explain.add_argument(
+        "--method", choices=tuple(METHODS), help="gram-sam for features by default"
+    )
     explain.add_argument(
         "--order", type=int, default=2, choices=(1, 2), help="1: heat maps; 2: correspondence"
     )
-    explain.add_argument("--players", choices=PLAYERS, help="parts; the method's own by default")
+    explain.add_argument(
+        "--players",
+        metavar="features|superpixels|pixels|grid|RxC|PNG",
+        help="parts; the method's own by default; a PNG is a label map",
+    )
+    for side in ("query", "retrieved"):
+        explain.add_argument(
+            f"--{side}-players", metavar="...", help=f"regions of the {side} picture alone"
+        )
     explain.add_argument(
         "--budget", type=int, metavar="N", help="coalitions to evaluate; the paper's by default"
     )
     explain.add_argument(
         "--background",
-        default="blur",
-        metavar="blur|mean|black|PATH",
-        help="what replaces masked parts",
+        action="append",
+        metavar="blur|mean|black|zero|PATH",
+        help="what replaces masked parts: also a picture, or a folder (its mean); several are "
+        "averaged; the method's own by default",
+    )
+    explain.add_argument(
+        "--rather-than",
+        action="append",
+        metavar="PATH",
+        help="a picture that might have been found instead: why RETRIEVED rather than that one",
     )
     explain.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
     explain.add_argument("--out", default="shapjax-out", metavar="DIR", help="folder to write into")
@@ -168,9 +184,12 @@ def _run(
     from shapjax.explainers.explain import explain
 
     sides = ("retrieved", "query") if options.order == 1 else (None,)
+    if options.order == 1 and options.rather_than:
+        sides = ("retrieved",)
+    method = options.method or "explaining"
     found = []
     for side in sides:
-        what = f"{options.method}, {side} picture" if options.order == 1 else options.method
+        what = f"{method}, {side} picture" if options.order == 1 else method
         with _Bar(what, options.quiet) as bar:
             explanation = explain(
                 model,
@@ -179,14 +198,26 @@ def _run(
                 method=options.method,
                 order=options.order,
                 side=side,
-                players=options.players,
+                players=_players(options),
                 background=options.background,
+                rather_than=options.rather_than,
                 budget=options.budget,
                 key=options.seed,
                 progress=bar.update,
             )
         found.append(explanation)
-    return found[0], found[1] if options.order == 1 else None
+    return found[0], found[1] if len(found) == 2 else None
+
+
+def _players(options: argparse.Namespace) -> Any:
+    """What plays: one kind for both pictures, or each picture's own."""
+    if options.query_players is None and options.retrieved_players is None:
+        return options.players
+    both = options.players or "superpixels"
+    return {
+        "query": options.query_players or both,
+        "retrieved": options.retrieved_players or both,
+    }
 
 
 class _Bar:
@@ -236,6 +267,7 @@ def _summary(
     import numpy as np
 
     from shapjax import __version__
+    from shapjax.explainers.explain import METHODS
 
     summary: dict[str, Any] = {
         "query": pair.query_name,
@@ -244,7 +276,8 @@ def _summary(
         "method": found.method,
         "order": found.order,
         **_numbers(found),
-        "background": options.background,
+        "background": options.background or METHODS[found.method].background,
+        **({"rather_than": options.rather_than} if options.rather_than else {}),
         "seed": options.seed,
     }
     if other is not None:
@@ -290,9 +323,10 @@ def _write(
     found.save(out / "explanation.npz")
     if other is not None:
         other.save(out / "explanation_query.npz")
-    save_heat_map(other or found, "query", pair.query, out / "heat_query.png")
+    if (other or found).query_players is not None:
+        save_heat_map(other or found, "query", pair.query, out / "heat_query.png")
     save_heat_map(found, "retrieved", pair.retrieved, out / "heat_retrieved.png")
-    if other is None:
+    if found.order == 2:
         save_correspondence(found, pair.query, pair.retrieved, out / "correspondence.png")
     write_page(
         found,
