@@ -15,6 +15,7 @@ from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
+from shapjax.explainers.transport import project, propagate_labels, transport_plan
 from shapjax.games.images import load_image
 from shapjax.games.similarity import SimilarityGame, similarity_game
 from shapjax.indices import sharded
@@ -59,10 +60,13 @@ __all__ = [
     "myerson_value",
     "nucleolus",
     "owen_value",
+    "project",
+    "propagate_labels",
     "shapley_value",
     "sharded",
     "sharing",
     "similarity_game",
+    "transport_plan",
     "weighted_shapley_value",
     "zeta",
 ]
