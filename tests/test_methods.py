@@ -436,7 +436,9 @@ def test_several_backgrounds_are_averaged(x64, tiny, pictures):
     masks = np.random.default_rng(0).random((4, 128)) < 0.5
     alone = [sj.similarity_game(tiny, *pictures, background=kind).value_fn(masks) for kind in kinds]
     together = sj.similarity_game(tiny, *pictures, background=kinds)
-    np.testing.assert_allclose(together.value_fn(masks), np.mean(alone, axis=0), atol=1e-7)
+    np.testing.assert_allclose(
+        sj.evaluate(together.value_fn, masks), np.mean(alone, axis=0), atol=1e-7
+    )
     own = {"query": "black", "retrieved": kinds}
     assert sj.similarity_game(tiny, *pictures, background=own).grams.qr.shape == (2, 65, 65)
     parts = [sj.explain(tiny, *pictures, method="sam", background=kind) for kind in kinds]
@@ -449,10 +451,14 @@ def test_several_backgrounds_are_averaged(x64, tiny, pictures):
     regions = sj.similarity_game(tiny, *pictures, players="2x2", background=kinds)
     few = np.random.default_rng(1).random((3, 8)) < 0.5
     alone = [
-        sj.similarity_game(tiny, *pictures, players="2x2", background=kind).value_fn(few)
+        sj.evaluate(
+            sj.similarity_game(tiny, *pictures, players="2x2", background=kind).value_fn, few
+        )
         for kind in kinds
     ]
-    np.testing.assert_allclose(regions.value_fn(few), np.mean(alone, axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        sj.evaluate(regions.value_fn, few), np.mean(alone, axis=0), atol=1e-6
+    )
 
 
 def test_a_folder_is_the_mean_of_its_pictures(tiny, pictures, tmp_path):

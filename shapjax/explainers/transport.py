@@ -1,9 +1,13 @@
 r"""What a region of one picture corresponds to in the other: credit of pairs as transport.
 
 A second-order explanation is a matrix A of query parts x retrieved parts. A region with the
-share q_i of each part is projected by :math:`r = A^\top q`, and back by :math:`q = A r`. As a
-transport plan, the positive part of A is scaled so that its rows and columns sum to the
-first-order maps, each picture's positive credit made to sum to one.
+share q_i of each part is projected by :math:`r = A^\top q`, and back by :math:`q = A r`. A
+transport plan moves the query's first-order map onto the retrieved picture's (each picture's
+positive credit, made to sum to one) along the pairs of most credit:
+
+.. math:: \max_P \; \langle A, P \rangle + \varepsilon H(P), \quad P 1 = m_q, \; P^\top 1 = m_r,
+
+H the entropy, which Sinkhorn's scaling of :math:`\exp(A / \varepsilon)` solves.
 """
 
 from __future__ import annotations
@@ -65,51 +69,59 @@ def sinkhorn(
         )
     left, right = np.ones_like(rows), np.ones_like(columns)
     error = np.inf
-    for _ in range(whole_number(steps, "steps", low=1)):
-        left = _ratio(rows, kernel @ right)
-        right = _ratio(columns, kernel.T @ left)
-        error = np.abs(left * (kernel @ right) - rows).max() / total
-        if error <= tolerance:
-            break
-    plan = left[:, None] * kernel * right
-    short = np.abs(plan.sum(axis=0) - columns).max() / total
+    # Where no plan exists the scales run off to infinity; the error then says so.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(whole_number(steps, "steps", low=1)):
+            left = _ratio(rows, kernel @ right)
+            right = _ratio(columns, kernel.T @ left)
+            error = np.abs(left * (kernel @ right) - rows).max() / total
+            if not error > tolerance:
+                break
+        plan = left[:, None] * kernel * right
+        short = np.abs(plan.sum(axis=0) - columns).max() / total
     if not max(error, short) <= max(tolerance, 1e-6):
         raise ShapjaxError(
-            f"no plan with these sums was found (an error of {max(error, short):.1g} is left): "
-            "parts with credit have no positive pair; project without plan=True."
+            f"no plan with these sums was found in {steps} steps (an error of "
+            f"{max(error, short):.1g} is left); raise the temperature, or let the kernel have "
+            "fewer zeros."
         )
     return plan
 
 
-def transport_plan(explanation: Explanation) -> np.ndarray:
+def transport_plan(explanation: Explanation, *, temperature: float = 0.1) -> np.ndarray:
     """The explanation as a joint distribution over pairs of parts.
 
     Its rows sum to the query's first-order map and its columns to the retrieved picture's: the
-    positive credit of each part over that of all. A part without any positive pair takes none.
+    positive credit of each part over that of all.
 
     Args:
         explanation: of second order.
+        temperature: weight of the entropy, over the largest credit of a pair in size; smaller
+            is sharper.
 
     Returns:
         float64 [nq, nr], summing to 1.
 
     Raises:
-        ShapjaxError: the explanation is of first order, or has no positive pair or credit.
+        ShapjaxError: the explanation is of first order, a picture has no positive credit, or
+            the temperature is too low for the scaling to converge.
 
-    Source: v1 of Hamilton et al. (2021), section 4.4.
+    Source: v1 of Hamilton et al. (2021), section 4.4; Cuturi 2013 for the entropy.
     """
-    kernel = np.maximum(np.asarray(explanation.cross, np.float64), 0)
+    cross = np.asarray(explanation.cross, np.float64)
+    if not 0.01 <= temperature < np.inf:
+        raise ShapjaxError(f"temperature is {temperature!r}, expected at least 0.01.")
     maps = []
-    for axis, side in ((1, "query"), (0, "retrieved")):
+    for side in ("query", "retrieved"):
         heat = np.maximum(np.asarray(explanation.heat(side), np.float64), 0)
-        heat = np.where(kernel.sum(axis=axis) > 0, heat, 0)
         if heat.sum() <= 0:
             raise ShapjaxError(
-                f"no part of the {side} picture has positive credit and a positive pair; there is "
-                "nothing to transport."
+                f"no part of the {side} picture has positive credit, so there is nothing to "
+                "transport; project without plan=True."
             )
         maps.append(heat / heat.sum())
-    return sinkhorn(kernel, *maps)
+    scale = temperature * max(float(np.abs(cross).max()), np.finfo(float).tiny)
+    return sinkhorn(np.exp((cross - cross.max()) / scale), *maps)
 
 
 def region_shares(
