@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--backbone", default=backbones.names()[0], choices=backbones.names())
     explain.add_argument("--weights", metavar="PATH", help="weight file of the backbone")
     explain.add_argument(
-        "--method", choices=tuple(METHODS), help="gram-sam for features by default"
+        "--method",
+        choices=tuple(METHODS),
+        help="by default gram-sam for features, two-tower for regions",
     )
     explain.add_argument(
         "--order", type=int, default=2, choices=(1, 2), help="1: heat maps; 2: correspondence"

@@ -62,6 +62,19 @@ def worths(game, n):
     return np.asarray(game(ends))
 
 
+@pytest.fixture(scope="module")
+def tiny():
+    return sj.backbones.load("shapjax_tiny")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    from skimage import data
+
+    left, right, _ = data.stereo_motorcycle()
+    return left[::4, ::4], right[::4, ::4]
+
+
 # IG SAM
 
 
@@ -322,20 +335,37 @@ def test_integrated_jacobians_are_of_the_embeddings(x64):
     np.testing.assert_allclose(total, grand - empty, atol=1e-10)
 
 
+# Two towers
+
+
+def test_two_towers_are_the_cross_linear_projection(tiny, pictures):
+    """Against all 2^10 coalitions; with half of the pairs, parts have their Shapley values."""
+    options = {"players": {"query": "2x3", "retrieved": "2x2"}}
+    game = sj.similarity_game(tiny, *pictures, **options)
+    ranks = np.arange(2**10)
+    table = sj.evaluate(game.value_fn, (ranks[:, None] >> np.arange(10)) & 1 == 1, chunk_size=64)
+    exact = sj.interactions(np.asarray(table), "STII", order=2)
+    found = sj.explain(tiny, *pictures, budget=2**6 + 2**4, **options)
+    assert found.method == "two-tower"
+    assert found.evaluations == 2**6 + 2**4
+    np.testing.assert_allclose(found.cross, exact.pairs[:6, 6:], atol=2e-6)
+    np.testing.assert_allclose(found.credit, sj.shapley_value(np.asarray(table)), atol=2e-6)
+    same = np.arange(10)[:, None] // 6 == np.arange(10) // 6
+    alone = exact.singles + 0.5 * (exact.pairs * same).sum(axis=1)
+    np.testing.assert_allclose(found.interactions.singles, alone, atol=2e-6)
+    assert found.inefficiency < 1e-5
+    kinds = ["blur", "black"]
+    first = [
+        sj.explain(tiny, *pictures, order=1, players="2x2", budget=16, background=b)
+        for b in (*kinds, kinds)
+    ]
+    for one in first:
+        assert one.inefficiency < 1e-5
+    mean = (first[0].heat("retrieved") + first[1].heat("retrieved")) / 2
+    np.testing.assert_allclose(first[2].heat("retrieved"), mean, atol=1e-6)
+
+
 # The one signature
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return sj.backbones.load("shapjax_tiny")
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    from skimage import data
-
-    left, right, _ = data.stereo_motorcycle()
-    return left[::4, ::4], right[::4, ::4]
 
 
 @pytest.mark.parametrize(

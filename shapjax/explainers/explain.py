@@ -47,6 +47,7 @@ def explain(
     ig-sam                1, 2     features     integrated gradients, Hessians of the soft mask
     integrated-jacobians  2        features     integrated gradients of both embeddings
     gradcam, vesm         1        features     weighted channels, from one gradient
+    two-tower             1, 2     superpixels  Shapley(-Taylor) from encodes of each picture
     kernel-shap           1, 2     superpixels  kernel regression
     sbsm                  1, 2     pixels/grid  windows of background slide over the pictures
     partition-shap        1        pixels       Owen values over halved rectangles
@@ -57,7 +58,7 @@ def explain(
         model: a backbone, compared by the cosine of its globally pooled features.
         query: path, PIL image or array.
         retrieved: likewise.
-        method: a name from the table; by default gram-sam for features and kernel-shap for
+        method: a name from the table; by default gram-sam for features and two-tower for
             regions.
         order: 1, credit of the parts of one picture; 2, of pairs of parts.
         side: the picture whose parts play at first order, by default the retrieved one.
@@ -92,7 +93,7 @@ def explain(
         )
     order = whole_number(order, "order", low=1, high=2)
     if method is None:
-        method = "gram-sam" if players is None or _family(players) == "features" else "kernel-shap"
+        method = "gram-sam" if players is None or _family(players) == "features" else "two-tower"
     record = METHODS[one_of(method, tuple(METHODS), "method")]
     players = _players(method, record, order, players)
     if budget is not None and record.budgets is None:

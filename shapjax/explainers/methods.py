@@ -19,8 +19,9 @@ from shapjax.explainers.ig_sam import ig_sam
 from shapjax.explainers.integrated_jacobians import integrated_jacobians
 from shapjax.explainers.partition_shap import partition_shap
 from shapjax.explainers.sam import sam
+from shapjax.explainers.two_tower import encode_towers, first_order_tower, second_order_towers
 from shapjax.explainers.windows import joint_sbsm, sbsm
-from shapjax.games.masked import masked_game
+from shapjax.games.masked import MaskedPicture, masked_game, tower
 from shapjax.games.players import label_map
 from shapjax.games.pooled import Grams, pooled_rows
 from shapjax.games.similarity import SimilarityGame, masked_sides
@@ -261,6 +262,43 @@ def _integrated_jacobians(
     return Interactions(mean.coefficients, mean.index, mean.n_players, None, stats)
 
 
+def _two_tower(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    match = game.match
+    labels = [game.query_players, game.retrieved_players]
+    embeddings = match.feature_maps().mean(axis=(1, 2))
+    sides = masked_sides(match, labels, embeddings)
+    playing = [side for side in sides if isinstance(side, MaskedPicture)]
+    embeds = [_padded(tower(match.backbone, side), game.chunk_size) for side in playing]
+    players = [len(side.players) for side in playing]
+    towers = encode_towers(embeds, players, budget, key, game.chunk_size)
+    stats = {**ends(game), "evaluations": sum(one.encodes for one in towers)}
+    if progress is not None:
+        progress(stats["evaluations"], stats["evaluations"])
+    if order == 1:
+        count = len(playing[0].backgrounds)
+        other = np.asarray(embeddings[1 - _own_side(game)], np.float64)
+        met = np.tile(other / np.linalg.norm(other), count) / count**0.5
+        values = first_order_tower(towers[0], met)
+        empty = np.array([stats["v_empty"]])
+        return Interactions((empty, values), "SV", len(values), None, stats)
+    singles, cross = second_order_towers(*towers)
+    return cross_interactions(cross, np.array([stats["v_empty"]]), singles, "cross-linear", stats)
+
+
+def _padded(embed: Any, chunk_size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A tower that is compiled for one number of masks, whatever it is called with."""
+    run = jax.jit(lambda function, masks: function(masks))
+
+    def padded(masks: np.ndarray) -> np.ndarray:
+        whole = np.zeros((chunk_size, masks.shape[1]), bool)
+        whole[: len(masks)] = masks
+        return np.asarray(run(embed, whole))[: len(masks)]
+
+    return padded
+
+
 _FEATURES, _PIXELS, _REGIONS = ("features",), ("pixels",), ("superpixels",)
 _FEATURES_OR_REGIONS = ("features", "superpixels")
 
@@ -277,5 +315,6 @@ METHODS: dict[str, Method] = {
     "ig-sam": Method(_ig_sam, (_FEATURES, _FEATURES), (5_000, 40_000)),
     "kernel-sam": Method(_kernel, (_FEATURES_OR_REGIONS, _FEATURES_OR_REGIONS), (5_000, 40_000)),
     "gram-sam": Method(_gram_sam, (_FEATURES, _FEATURES), (5_000, 5_000)),
+    "two-tower": Method(_two_tower, (_REGIONS, _REGIONS), (1_000, 2_000)),
     "integrated-jacobians": Method(_integrated_jacobians, ((), _FEATURES), (0, 64)),
 }
