@@ -183,12 +183,13 @@ def _run(
     options: argparse.Namespace, model: Any, pair: _Pair
 ) -> tuple[Explanation, Explanation | None]:
     """The explanation; at first order that of the retrieved picture, then of the query."""
-    from shapjax.explainers.explain import explain
+    from shapjax.explainers.explain import default_method, explain
 
     sides = ("retrieved", "query") if options.order == 1 else (None,)
     if options.order == 1 and options.rather_than:
         sides = ("retrieved",)
-    method = options.method or "explaining"
+    players = _players(options)
+    method = options.method or default_method(players)
     found = []
     for side in sides:
         what = f"{method}, {side} picture" if options.order == 1 else method
@@ -197,10 +198,10 @@ def _run(
                 model,
                 pair.query,
                 pair.retrieved,
-                method=options.method,
+                method=method,
                 order=options.order,
                 side=side,
-                players=_players(options),
+                players=players,
                 background=options.background,
                 rather_than=options.rather_than,
                 budget=options.budget,
@@ -271,6 +272,9 @@ def _summary(
     from shapjax import __version__
     from shapjax.explainers.explain import METHODS
 
+    def one_or_all(names: list[str]) -> Any:
+        return names[0] if len(names) == 1 else names
+
     summary: dict[str, Any] = {
         "query": pair.query_name,
         "retrieved": pair.retrieved_name,
@@ -278,8 +282,8 @@ def _summary(
         "method": found.method,
         "order": found.order,
         **_numbers(found),
-        "background": options.background or METHODS[found.method].background,
-        **({"rather_than": options.rather_than} if options.rather_than else {}),
+        "background": one_or_all(options.background or [METHODS[found.method].background]),
+        **({"rather_than": one_or_all(options.rather_than)} if options.rather_than else {}),
         "seed": options.seed,
     }
     if other is not None:

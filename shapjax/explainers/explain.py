@@ -18,7 +18,7 @@ from shapjax.explainers.methods import METHODS, Method, ends
 from shapjax.games.match import Picture, by_side
 from shapjax.games.similarity import similarity_game
 
-__all__ = ["METHODS", "explain"]
+__all__ = ["METHODS", "default_method", "explain"]
 
 
 def explain(
@@ -93,7 +93,7 @@ def explain(
         )
     order = whole_number(order, "order", low=1, high=2)
     if method is None:
-        method = "gram-sam" if players is None or _family(players) == "features" else "two-tower"
+        method = default_method(players)
     record = METHODS[one_of(method, tuple(METHODS), "method")]
     players = _players(method, record, order, players)
     if budget is not None and record.budgets is None:
@@ -130,6 +130,11 @@ def explain(
         evaluations=int(stats["evaluations"]),
         seconds=time.perf_counter() - begun,
     )
+
+
+def default_method(players: Any) -> str:
+    """The method for players that came without one."""
+    return "gram-sam" if players is None or _family(players) == "features" else "two-tower"
 
 
 def _masked(order: int, side: str | None) -> Literal["query", "retrieved", "both"]:
