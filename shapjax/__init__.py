@@ -13,10 +13,13 @@ from shapjax.core.errors import (
 from shapjax.core.evaluate import ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
+from shapjax.explainers.batch import explain_pairs
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.transport import project, propagate_labels, transport_plan
 from shapjax.games.images import load_image
+from shapjax.games.pairs import PairGame, similarity
+from shapjax.games.parts import Parts, parts
 from shapjax.games.similarity import SimilarityGame, similarity_game
 from shapjax.indices import sharded
 from shapjax.indices.cardinal import CardinalIndex
@@ -39,6 +42,8 @@ __all__ = [
     "Interactions",
     "LeastCore",
     "MemoryRefused",
+    "PairGame",
+    "Parts",
     "ShapjaxError",
     "SimilarityGame",
     "ValueFunction",
@@ -49,6 +54,7 @@ __all__ = [
     "estimators",
     "evaluate",
     "explain",
+    "explain_pairs",
     "families",
     "in_core",
     "index_names",
@@ -60,11 +66,13 @@ __all__ = [
     "myerson_value",
     "nucleolus",
     "owen_value",
+    "parts",
     "project",
     "propagate_labels",
     "shapley_value",
     "sharded",
     "sharing",
+    "similarity",
     "similarity_game",
     "transport_plan",
     "weighted_shapley_value",

@@ -15,7 +15,8 @@ from PIL import Image
 
 from shapjax.backbones import Backbone, load, names
 from shapjax.backbones.filling import CHANNELS_FIRST, fill
-from shapjax.backbones.squeezenet import CAFFE, TORCHVISION, SqueezeNet11
+from shapjax.backbones.record import IMAGENET
+from shapjax.backbones.squeezenet import CAFFE, SqueezeNet11
 from shapjax.core.errors import ShapjaxError, WeightsError
 
 DATA = Path(os.environ.get("SHAPJAX_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -113,7 +114,7 @@ def test_squeezenet_against_numpy_in_both_layouts():
             net.embed(jnp.asarray(x)), features.mean(axis=(1, 2)), rtol=1e-4, atol=1e-4
         )
     assert caffe.preprocessing == CAFFE
-    assert torchvision.preprocessing == TORCHVISION
+    assert torchvision.preprocessing == IMAGENET
 
 
 @pytest.mark.parametrize(("side", "locations"), [(227, 14), (224, 13)])
@@ -158,8 +159,9 @@ def test_two_backbones_share_one_compiled_program():
 
 
 def test_names_and_unknown_name():
-    assert names() == ("shapjax_tiny", "squeezenet1_1")
-    with pytest.raises(ShapjaxError, match=r"'vgg'.*shapjax_tiny, squeezenet1_1"):
+    assert names()[0] == "shapjax_tiny"
+    assert {"resnet50", "squeezenet1_1"} <= set(names())
+    with pytest.raises(ShapjaxError, match=r"'vgg'.*shapjax_tiny, .*squeezenet1_1"):
         load("vgg")
 
 
@@ -168,9 +170,9 @@ def test_importing_the_package_leaves_flax_alone():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_squeezenet_needs_weights():
-    with pytest.raises(WeightsError, match=r"squeezenet1_1-b8a52dc0\.pth"):
-        load("squeezenet1_1")
+def test_weights_without_a_publisher_are_asked_for():
+    with pytest.raises(WeightsError, match=r"resnet50_cub_margin comes without .*Roth et al"):
+        load("resnet50_cub_margin")
 
 
 def test_the_default_backbone_with_given_weights():

@@ -1,7 +1,5 @@
 """Each method is what it says: closed forms, brute force and axioms."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -408,18 +406,18 @@ def test_second_order_methods_explain(tiny, pictures, method, budget, players):
         assert found.inefficiency < 2e-3
 
 
-def test_sam_equals_the_shapley_values_of_its_dot_game_with_backgrounds(x64, tiny, pictures):
-    """Both orders to 1e-6, from the network's own features, by propositions 4.1 and 5.1."""
+def test_sam_equals_the_shapley_values_of_its_dot_game_with_backgrounds(tiny, pictures):
+    """Both orders from the network's own features, by propositions 4.1 and 5.1 (in float32)."""
     game = sj.similarity_game(tiny, *pictures)
     maps = np.asarray(game.match.feature_maps(), np.float64)
     blanks = [np.asarray(game.match.feature_blanks(side)[0], np.float64) for side in (0, 1)]
     found = sj.explain(tiny, *pictures, method="sam")
     norms = np.prod([np.linalg.norm(m.mean(axis=(0, 1))) for m in maps])
     rows = [(m - b).reshape(64, -1) for m, b in zip(maps, blanks, strict=True)]
-    np.testing.assert_allclose(found.cross, rows[0] @ rows[1].T / 64**2 / norms, atol=1e-9)
+    np.testing.assert_allclose(found.cross, rows[0] @ rows[1].T / 64**2 / norms, atol=1e-6)
     first = sj.explain(tiny, *pictures, method="sam", order=1)
     alone = rows[1] @ maps[0].mean(axis=(0, 1)) / 64 / norms
-    np.testing.assert_allclose(first.heat("retrieved"), alone, atol=1e-9)
+    np.testing.assert_allclose(first.heat("retrieved"), alone, atol=1e-6)
 
 
 # Players and backgrounds
@@ -461,7 +459,7 @@ def test_players_may_be_a_grid_or_a_label_map_of_one_s_own(tiny, pictures, tmp_p
             sj.similarity_game(tiny, *pictures, players={"query": "grid", "retrieved": wrong})
 
 
-def test_several_backgrounds_are_averaged(x64, tiny, pictures):
+def test_several_backgrounds_are_averaged(tiny, pictures):
     kinds = ["blur", np.ascontiguousarray(pictures[0][::-1])]
     masks = np.random.default_rng(0).random((4, 128)) < 0.5
     alone = [sj.similarity_game(tiny, *pictures, background=kind).value_fn(masks) for kind in kinds]
@@ -473,11 +471,11 @@ def test_several_backgrounds_are_averaged(x64, tiny, pictures):
     assert sj.similarity_game(tiny, *pictures, background=own).grams.qr.shape == (2, 65, 65)
     parts = [sj.explain(tiny, *pictures, method="sam", background=kind) for kind in kinds]
     found = sj.explain(tiny, *pictures, method="sam", background=kinds)
-    np.testing.assert_allclose(found.cross, np.mean([p.cross for p in parts], axis=0), atol=1e-9)
+    np.testing.assert_allclose(found.cross, np.mean([p.cross for p in parts], axis=0), atol=1e-6)
     assert found.evaluations == 2
     found = sj.explain(tiny, *pictures, background=kinds, order=1, budget=300)
     assert found.evaluations <= 300
-    assert found.inefficiency < 1e-6
+    assert found.inefficiency < 1e-5
     regions = sj.similarity_game(tiny, *pictures, players="2x2", background=kinds)
     few = np.random.default_rng(1).random((3, 8)) < 0.5
     alone = [
@@ -510,20 +508,20 @@ def test_a_folder_is_the_mean_of_its_pictures(tiny, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("players", ["features", "2x2"])
-def test_rather_than_says_what_makes_this_one_the_better_match(x64, tiny, pictures, players):
+def test_rather_than_says_what_makes_this_one_the_better_match(tiny, pictures, players):
     """All credit sums to d(query, retrieved) - d(query, the other one)."""
     other = np.ascontiguousarray(pictures[1][::-1])
     method = "gram-sam" if players == "features" else "kernel-shap"
     options = {"players": players, "method": method, "budget": 500}
     found = sj.explain(tiny, *pictures, order=1, rather_than=other, **options)
     against = sj.explain(tiny, pictures[0], other, order=1, **options)
-    np.testing.assert_allclose(found.v_empty, against.similarity, atol=1e-6)
+    np.testing.assert_allclose(found.v_empty, against.similarity, atol=1e-5)
     difference = found.similarity - against.similarity
     np.testing.assert_allclose(found.heat("retrieved").sum(), difference, atol=1e-5)
     second = sj.explain(tiny, *pictures, rather_than=other, **options)
-    np.testing.assert_allclose(second.v_grand, found.similarity, atol=1e-6)
+    np.testing.assert_allclose(second.v_grand, found.similarity, atol=1e-5)
     same = sj.explain(tiny, *pictures, order=1, rather_than=pictures[1], **options)
-    np.testing.assert_allclose(same.heat("retrieved"), 0, atol=1e-6)
+    np.testing.assert_allclose(same.heat("retrieved"), 0, atol=1e-5)
 
 
 def test_a_spectrogram_is_a_picture(tiny):
@@ -537,15 +535,39 @@ def test_a_spectrogram_is_a_picture(tiny):
     assert found.cross.shape == (64, 64)
 
 
-def test_orders_and_names_are_complete():
+def test_pairs_are_explained_in_one_batch(tiny, pictures):
+    queries, found = [pictures[0], pictures[1]], [pictures[1], pictures[0][::-1].copy()]
+    for method, budget in (("sam", None), ("gram-sam", 300)):
+        many = sj.explain_pairs(tiny, queries, found, method=method, budget=budget, key=5)
+        keys = jax.random.split(jax.random.key(5), 2)
+        for one, x, y, key in zip(many, queries, found, keys, strict=True):
+            alone = sj.explain(tiny, x, y, method=method, budget=budget, key=key)
+            np.testing.assert_allclose(one.cross, alone.cross, atol=2e-6)
+            assert one.evaluations == alone.evaluations
+            np.testing.assert_allclose(one.v_empty, alone.v_empty, atol=1e-5)
+    with pytest.raises(sj.ShapjaxError, match="equally many"):
+        sj.explain_pairs(tiny, queries, found[:1])
+    with pytest.raises(sj.ShapjaxError, match="expected one"):
+        sj.explain_pairs(tiny, queries, found, background=["blur", "mean"])
+
+
+def test_methods_pass_through_vmap(second_order):
+    grams = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), second_order)
+    keys = jax.random.split(jax.random.key(0), 2)
+    many = jax.vmap(lambda g, k: ig_sam(g, budget=100, key=k))(grams, keys)
+    for place in (0, 1):
+        one = ig_sam(jax.tree.map(lambda a, p=place: a[p], grams), budget=100, key=keys[place])
+        np.testing.assert_allclose(many.coefficients[2][place], one.coefficients[2], atol=1e-12)
+
+
+def test_names_are_complete():
+    """LIME waits for its estimator; all else that the paper compares is here."""
     from shapjax.explainers.explain import METHODS
 
-    first = "sbsm vesm lime kernel-shap partition-shap ig gradcam sam ig-sam kernel-sam gram-sam"
-    missing = {"lime"} & (set(first.split()) - set(METHODS))
-    assert set(first.split()) - set(METHODS) == missing
-    assert all(
-        (budgets := record.budgets) is None or all(budgets[o] for o in (0, 1) if record.players[o])
-        for record in METHODS.values()
-        for _ in [0]
-    )
-    assert list(itertools.chain(*(r.players for r in METHODS.values())))
+    first = "sbsm vesm kernel-shap partition-shap ig gradcam sam ig-sam kernel-sam gram-sam"
+    second = "sbsm kernel-shap sam ig-sam kernel-sam gram-sam two-tower integrated-jacobians"
+    for order, names in enumerate((first, second)):
+        for name in names.split():
+            record = METHODS[name]
+            assert record.players[order]
+            assert record.budgets is None or record.budgets[order] > 0

@@ -100,7 +100,7 @@ def explain(
         raise ShapjaxError(
             f"budget is {budget}, but {method} has a closed form, without samples; leave it out."
         )
-    masked = _masked(order, side)
+    masked = coalition_sides(order, side)
     if rather_than is not None and masked == "query":
         raise ShapjaxError(
             "rather_than replaces parts of the retrieved picture, but only the query plays; "
@@ -137,7 +137,13 @@ def default_method(players: Any) -> str:
     return "gram-sam" if players is None or _family(players) == "features" else "two-tower"
 
 
-def _masked(order: int, side: str | None) -> Literal["query", "retrieved", "both"]:
+def coalition_sides(order: int, side: str | None) -> Literal["query", "retrieved", "both"]:
+    """Which pictures have players.
+
+    Raises:
+        ShapjaxError: the order is not 1 or 2, or the side does not go with it.
+    """
+    order = whole_number(order, "order", low=1, high=2)
     if side is not None:
         one_of(side, ("query", "retrieved"), "side")
     if order == 1:

@@ -173,7 +173,7 @@ def _pixel_gradients(
     game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
 ) -> Interactions:
     match, side = game.match, _own_side(game)
-    other = match.feature_maps()[1 - side].mean(axis=(0, 1))
+    other = match.embeddings()[1 - side]
     blanks = match.blanks(side)
     nodes = max(1, budget // len(blanks))
     picture = jnp.asarray(match.pictures[side])
@@ -210,7 +210,7 @@ def _sbsm(
     assert game.retrieved_players is not None
     match = game.match
     pixels: list[np.ndarray | None] = [label_map("pixels", p, (1, 1)) for p in match.pictures]
-    sides = masked_sides(match, pixels, match.feature_maps().mean(axis=(1, 2)))
+    sides = masked_sides(match, pixels, match.embeddings())
     cross, evaluations = joint_sbsm(
         masked_game(match.backbone, *sides), game.query_players, game.retrieved_players, **options
     )
@@ -267,7 +267,7 @@ def _two_tower(
 ) -> Interactions:
     match = game.match
     labels = [game.query_players, game.retrieved_players]
-    embeddings = match.feature_maps().mean(axis=(1, 2))
+    embeddings = match.embeddings()
     sides = masked_sides(match, labels, embeddings)
     playing = [side for side in sides if isinstance(side, MaskedPicture)]
     embeds = [_padded(tower(match.backbone, side), game.chunk_size) for side in playing]

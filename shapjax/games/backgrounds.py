@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,8 +91,13 @@ def feature_backgrounds(kind: Any, picture: np.ndarray, backbone: Backbone) -> n
 
 @jax.jit
 def features_of(backbone: Backbone, rgb: jax.Array) -> jax.Array:
-    """Feature maps of pictures [B, S, S, 3] in RGB, [B, h, w, C]."""
-    return backbone.features(backbone.normalise(rgb))
+    """Feature maps of pictures [B, S, S, 3] in RGB, [B, h, w, C]; of a transformer its patches."""
+    maps = backbone.features(backbone.normalise(rgb))
+    if maps.ndim == 3:
+        # A transformer's class token, then its patches row by row.
+        side = math.isqrt(maps.shape[1] - 1)
+        maps = maps[:, 1:].reshape(len(maps), side, side, -1)
+    return maps
 
 
 def _kinds(kind: Any) -> list[Any]:

@@ -68,10 +68,19 @@ def _tower(backbone: Backbone, side: MaskedPicture, masks: jax.Array) -> jax.Arr
 def _unit(backbone: Backbone, side: MaskedPicture | jax.Array, masks: jax.Array) -> jax.Array:
     """Embeddings of norm one (or zero), [K, B, C]; [1, 1, C] for a side without players."""
     if isinstance(side, MaskedPicture):
-        shown = masks[:, side.labels][..., None]
         vectors = jax.lax.map(
-            lambda blank: backbone.embed(jnp.where(shown, side.picture, blank)), side.backgrounds
+            lambda blank: embed_masked(backbone, side._replace(backgrounds=blank[None]), masks),
+            side.backgrounds,
         )
     else:
         vectors = side[None, None]
     return vectors * inverse_root((vectors * vectors).sum(axis=-1, keepdims=True))
+
+
+def embed_masked(backbone: Backbone, side: MaskedPicture, masks: jax.Array) -> jax.Array:
+    """Embeddings [B, C] of a picture less the parts that each mask [B, n] leaves out.
+
+    Its first background stands in for them.
+    """
+    shown = masks[:, side.labels][..., None]
+    return backbone.embed(jnp.where(shown, side.picture, side.backgrounds[0]))

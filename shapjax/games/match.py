@@ -55,10 +55,9 @@ class Match(NamedTuple):
             background: for both; or a dictionary with one for ``"query"`` and for
                 ``"retrieved"``.
         """
-        pictures = tuple(
-            backbone.resize(load_image(source), fit="stretch") for source in (query, retrieved)
-        )
-        return Match(backbone, pictures, plays, by_side(background, "background"))
+        kinds = by_side(background, "background")
+        x, y = (backbone.resize(load_image(item), fit="stretch") for item in (query, retrieved))
+        return Match(backbone, (x, y), plays, kinds)
 
     def feature_maps(self) -> jax.Array:
         """Feature maps of both pictures, [2, h, w, C].
@@ -67,6 +66,20 @@ class Match(NamedTuple):
             ShapjaxError: the network gives NaN or infinity.
         """
         return self._finite(features_of(self.backbone, jnp.asarray(np.stack(self.pictures))))
+
+    def embeddings(self) -> jax.Array:
+        """What similarity compares of both whole pictures, [2, C].
+
+        Raises:
+            ShapjaxError: the network gives NaN or infinity.
+        """
+        return self._finite(_embeddings(self.backbone, jnp.asarray(np.stack(self.pictures))))
+
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the feature map."""
+        rgb = jax.ShapeDtypeStruct((1, *self.pictures[0].shape), jnp.float32)
+        shape = jax.eval_shape(features_of, self.backbone, rgb).shape
+        return shape[1], shape[2]
 
     def feature_blanks(self, side: int) -> jax.Array:
         """Backgrounds of one picture's feature map, [K, h, w, C]."""
@@ -83,6 +96,11 @@ class Match(NamedTuple):
                 f"{self.backbone.name} gives NaN or infinity for these pictures; check its weights."
             )
         return maps
+
+
+@jax.jit
+def _embeddings(backbone: Backbone, rgb: jax.Array) -> jax.Array:
+    return backbone.embed(backbone.normalise(rgb))
 
 
 def by_side(value: Any, name: str) -> tuple[Any, Any]:

@@ -118,23 +118,29 @@ def _pooled(match: Match) -> SimilarityGame:
         whole = [jnp.broadcast_to(row, (count, *row.shape[1:])) for row in rows]
         grams = jax.vmap(gram_matrices)(*whole)
     labels = [
-        label_map("features", picture, maps.shape[1:3]) if playing else None
+        label_map("features", picture, match.cells()) if playing else None
         for picture, playing in zip(match.pictures, match.plays, strict=True)
     ]
     return SimilarityGame(
-        cosine_game(grams), grams, labels[0], labels[1], _cosine(maps), 4096, match
+        cosine_game(grams),
+        grams,
+        labels[0],
+        labels[1],
+        _cosine(maps.mean(axis=(1, 2))),
+        4096,
+        match,
     )
 
 
 def _masked(match: Match, kinds: tuple[Any, Any]) -> SimilarityGame:
-    maps = match.feature_maps()
     labels = [
-        label_map(kind, picture, maps.shape[1:3]) if playing else None
+        label_map(kind, picture, match.cells()) if playing else None
         for kind, picture, playing in zip(kinds, match.pictures, match.plays, strict=True)
     ]
-    sides = masked_sides(match, labels, maps.mean(axis=(1, 2)))
-    game = masked_game(match.backbone, *sides)
-    return SimilarityGame(game, None, labels[0], labels[1], _cosine(maps), NETWORK_CHUNK, match)
+    embeddings = match.embeddings()
+    game = masked_game(match.backbone, *masked_sides(match, labels, embeddings))
+    similarity = _cosine(embeddings)
+    return SimilarityGame(game, None, labels[0], labels[1], similarity, NETWORK_CHUNK, match)
 
 
 def masked_sides(
@@ -145,7 +151,7 @@ def masked_sides(
     Args:
         match: the pictures.
         labels: label map of each picture, None where it has no players.
-        embeddings: pooled features of the whole pictures, [2, C].
+        embeddings: of the whole pictures, [2, C].
     """
     blanks = [
         match.blanks(side) if owners is not None else None for side, owners in enumerate(labels)
@@ -171,9 +177,9 @@ def masked_sides(
     return sides
 
 
-def _cosine(maps: jax.Array) -> float:
-    """Cosine of the pooled features of the two whole pictures."""
-    query, retrieved = maps.mean(axis=(1, 2))
+def _cosine(embeddings: jax.Array) -> float:
+    """Cosine of the two whole pictures, from [2, C]."""
+    query, retrieved = embeddings
     return float(
         cosine_game(gram_matrices(query[None], retrieved[None]))(jnp.ones((1, 0), bool))[0]
     )
