@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from definitions import shapley_taylor, table_to_game
+from games_for_tests import table_game
 from scipy import stats
 
 import shapjax as sj
@@ -20,12 +21,6 @@ from shapjax.estimators.sampling import (
     kernel_weighting,
     size_law,
 )
-
-
-def table_game(n, seed=0):
-    values = np.random.default_rng(seed).normal(size=2**n)
-    ranks = 1 << np.arange(n)
-    return values, lambda masks: values[np.asarray(masks) @ ranks]
 
 
 def relu_network(n, seed, width=20):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from brute_force import Game, by_definition
+from games_for_tests import table_game
 
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks, members_of_size
@@ -18,11 +19,6 @@ from shapjax.estimators.subsets import (
     parts_of_size,
     positions,
 )
-
-
-def table_game(n, seed=0):
-    values = np.random.default_rng(seed).normal(size=2**n)
-    return values, lambda masks: values[np.asarray(masks) @ (1 << np.arange(n))]
 
 
 @pytest.mark.parametrize(("n", "order"), [(3, 3), (4, 3), (8, 3), (5, 4), (8, 4)])

@@ -196,14 +196,23 @@ def test_bad_masks(masks):
 def test_budgets_are_never_exceeded(method, budget):
     n = 12
     value, seen = counting()
-    index = {"kernel-shap": "SV", "leverage-shap": "SV", "faithful-regression": "FSII"}.get(
-        method, "STII"
-    )
-    found = sj.estimate(value, n, index, budget=budget, method=method, key=0)
+    index = {
+        "kernel-shap": "SV",
+        "leverage-shap": "SV",
+        "faithful-regression": "FSII",
+        "lime": "FBII",
+        "fixlip": "FBII",
+        "kernelshap-iq": "SII",
+    }.get(method, "STII")
+    options = {"fixlip": {"n_query": 5}, "proxyshap": {"trees": 10}}.get(method, {})
+    found = sj.estimate(value, n, index, budget=budget, method=method, key=0, **options)
     assert len(seen) == found.stats["evaluations"] <= budget
     assert found.stats["v_grand"] == n**2
     assert found.stats["v_empty"] == 0
-    again = sj.estimate(game, n, index, budget=budget, method=method, key=0)
+    if budget == 300 or method not in ("permutation", "faithful-regression"):
+        errors = found.standard_errors
+        assert [part.shape for part in errors] == [part.shape for part in found.coefficients]
+    again = sj.estimate(game, n, index, budget=budget, method=method, key=0, **options)
     for a, b in zip(found.coefficients, again.coefficients, strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == np.float64

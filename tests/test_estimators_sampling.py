@@ -3,13 +3,21 @@
 All seeds are fixed, so that a test that passes keeps passing.
 """
 
-import functools
 import math
 
 import jax
 import numpy as np
 import pytest
 from brute_force import Game, by_definition
+from games_for_tests import (
+    ERROR_RATE,
+    assert_covered,
+    assert_unbiased,
+    estimates,
+    exact,
+    smooth_game,
+    table_game,
+)
 from scipy import stats
 
 import shapjax as sj
@@ -23,35 +31,7 @@ from shapjax.indices.rows import INDICES
 from shapjax.indices.weights import index_and_order, weight_table
 from shapjax.indices.worths import worth_weights
 
-ERROR_RATE = 1e-6
 SHARES_EVERYTHING = ("shap-iq", "svarm-iq")
-
-
-def table_game(n, seed=0):
-    values = np.random.default_rng(seed).normal(size=2**n)
-    return values, lambda masks: values[np.asarray(masks) @ (1 << np.arange(n))]
-
-
-def smooth_game(n, seed=0):
-    """A small ReLU network in NumPy: what estimators are for."""
-    rng = np.random.default_rng(seed)
-    first, second, last = rng.normal(size=(n, 20)), rng.normal(size=(20, 20)), rng.normal(size=20)
-
-    def value(masks):
-        hidden = np.maximum(np.asarray(masks) @ first, 0) @ second / 20
-        return np.maximum(hidden, 0) @ last
-
-    return value(np.asarray(all_masks(n))), value
-
-
-@functools.cache
-def exact_of(values, index, order, p):
-    with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, sj.interactions(np.array(values), index, order, p=p))
-
-
-def exact(values, index, order, p=None):
-    return exact_of(tuple(values), index, order, p)
 
 
 # Unbiased
@@ -75,21 +55,8 @@ def test_unbiased(method, index, order, budget):
     an unbiased estimator fails with probability 1e-6."""
     n, repetitions = 7, 120
     values, game = table_game(n, seed=1)
-    truth = np.concatenate(exact(values, index, order).coefficients)
-    found = np.array(
-        [
-            np.concatenate(
-                sj.estimate(game, n, index, order, budget, method, key=seed).coefficients
-            )
-            for seed in range(repetitions)
-        ]
-    )
-    known = found.std(axis=0) < 1e-9
-    np.testing.assert_allclose(found[0, known], truth[known], atol=1e-9)
-    assert not known.all()
-    wrong = (found - truth)[:, ~known]
-    t = wrong.mean(axis=0) / wrong.std(axis=0, ddof=1) * repetitions**0.5
-    assert np.abs(t).max() < stats.t.isf(ERROR_RATE / 2 / t.size, repetitions - 1)
+    found = estimates(game, n, index, order, budget, method, repetitions)
+    assert_unbiased(found, exact(values, index, order))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +83,64 @@ def test_standard_errors_are_honest(method, index, budget):
         squares.append((found.of_size(2) - truth) ** 2)
         claimed.append(found.standard_errors[2] ** 2)
     assert 1 / 1.7 < np.mean(claimed) / np.mean(squares) < 1.7
+
+
+@pytest.mark.parametrize(
+    ("method", "index", "order", "budget", "options"),
+    [
+        ("kernel-direct", "STII", 2, 200, {}),
+        ("kernel-weighting", "STII", 2, 300, {}),
+        ("kernel-border", "STII", 2, 500, {}),
+        ("kernel-shap", "SV", 1, 80, {}),
+        ("kernel-shap", "SV", 1, 80, {"paired": False}),
+        ("leverage-shap", "SV", 1, 300, {}),
+        ("faithful-regression", "FSII", 2, 200, {}),
+        ("faithful-regression", "FBII", 2, 300, {"p": 0.3}),
+        ("shap-iq", "SII", 2, 300, {}),
+        ("svarm-iq", "SII", 2, 300, {}),
+        ("permutation", "STII", 2, 400, {}),
+    ],
+)
+def test_intervals_cover(method, index, order, budget, options):
+    """Intervals of 95%, of 30 estimates: less than 90% is a failure, and what covers 90% fails once
+    in 1e6."""
+    values, game = smooth_game(10)
+    truth = exact(values, index, order, options.get("p"))
+    assert_covered(estimates(game, 10, index, order, budget, method, 30, **options), truth)
+
+
+def test_permutation_spends_its_budget():
+    """Orders share coalitions: more of them fit than if they did not, and one more would not."""
+    n, order, budget = 7, 2, 110
+    spent = []
+    for seed in range(20):
+        found = sj.estimate(table_game(n)[1], n, "STII", order, budget, "permutation", key=seed)
+        assert found.stats["permutations"] >= (budget - n - 2) // (math.comb(n, 2) - 1)
+        spent.append(found.stats["evaluations"])
+    assert max(spent) <= budget
+    assert np.mean(spent) > 0.95 * budget
+    last = sj.estimate(table_game(n)[1], n, "STII", order, 2**n - 1, "permutation", key=0)
+    assert last.stats["evaluations"] <= 2**n - 1
+
+
+def test_svarm_says_where_it_is_biased():
+    _, game = table_game(9)
+    few, many = (
+        sj.estimate(game, 9, "SII", 2, budget, "svarm-iq", key=0).stats["empty_strata"]
+        for budget in (15, 450)
+    )
+    assert few > 0.3
+    assert many == 0
+
+
+def test_refits_can_be_left_out():
+    _, game = table_game(7)
+    for method, index in (("kernel-direct", "STII"), ("faithful-regression", "FBII")):
+        assert sj.estimate(game, 7, index, 2, 90, method, key=0, refits=0).standard_errors is None
+        with pytest.raises(sj.ShapjaxError, match="refits"):
+            sj.estimate(game, 7, index, 2, 90, method, key=0, refits=-1)
+        whole = sj.estimate(game, 7, index, 2, 128, method, key=0, refits=0).standard_errors
+        assert not any(part.any() for part in whole)
 
 
 # Consistent

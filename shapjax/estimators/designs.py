@@ -121,32 +121,18 @@ def pair_gram_spectrum(law: np.ndarray) -> tuple[float, float, float]:
 def _sets(z: Array, order: int, law: np.ndarray) -> Design:
     """Coefficients of coalitions of any size, flat.
 
-    The Gram matrix commutes with relabelling, so it has the eigenspaces of the operator X that
-    sends the indicator of S to the sum of those that share all but at most one member with S
-    (S itself, k times), and its inverse square root is a polynomial in X. Applied one factor at
-    a time (Newton's form) it costs k - 1 sums over the parts of size k - 1.
+    The Gram matrix commutes with relabelling, and so does its inverse square root.
     """
     n = z.shape[1]
-    products, parts = Products(z, order), parts_of_size(n, order, order - 1)
-    nodes = [(order - e) * (n - order - e + 1) for e in range(1, min(order, n - order) + 1)]
+    products = Products(z, order)
     roots = [x**-0.5 for x in gram_spectrum(law, order)[1:]]
-    newton = _divided_differences(nodes, roots)
-
-    def neighbours(a: Array) -> Array:
-        shared = jnp.zeros(math.comb(n, order - 1), a.dtype)
-        shared = shared.at[parts].add(jnp.broadcast_to(a[:, None], parts.shape))
-        return shared[parts].sum(axis=1)
+    inner = johnson_operator(n, order, roots, first=1)
 
     def centre(a: Array) -> Array:
         return a - a.mean()
 
     def whiten(a: Array) -> Array:
-        a = centre(centre(a))
-        total = newton[0] * a
-        for factor, node in zip(newton[1:], nodes, strict=False):
-            a = neighbours(a) - node * a
-            total = total + factor * a
-        return centre(total)
+        return centre(inner(centre(centre(a))))
 
     return Design(
         apply=products.apply,
@@ -155,6 +141,46 @@ def _sets(z: Array, order: int, law: np.ndarray) -> Design:
         constant=lambda value: jnp.full(products.count, value, z.dtype),
         flatten=lambda a: a,
     )
+
+
+def johnson_operator(
+    n: int, order: int, values: list[float], first: int = 0
+) -> Callable[[Array], Array]:
+    """The operator on k-sets that multiplies each eigenspace of the Johnson scheme by a number.
+
+    What commutes with relabelling has the eigenspaces of the operator X that sends the indicator
+    of S to the sum of those that share all but at most one member with S (S itself, k times), and
+    is a polynomial in X. Applied one factor at a time (Newton's form) it costs one sum over the
+    parts of size k - 1 less than there are numbers.
+
+    Args:
+        n: number of players.
+        order: k.
+        values: of the eigenspaces ``first``, ``first`` + 1, ..., min(k, n-k): the constants are
+            space 0, the last one is harmonic (it sums to zero over the k-sets that hold any
+            k - 1 players) where 2 k <= n.
+        first: the first eigenspace; it is applied to functions without parts in those before.
+
+    Source: Delsarte 1973, section 4.2.
+    """
+    parts = parts_of_size(n, order, order - 1)
+    spaces = range(first, min(order, n - order) + 1)
+    nodes = [(order - e) * (n - order - e + 1) for e in spaces]
+    newton = _divided_differences(nodes, values)
+
+    def neighbours(a: Array) -> Array:
+        shared = jnp.zeros(math.comb(n, order - 1), a.dtype)
+        shared = shared.at[parts].add(jnp.broadcast_to(a[:, None], parts.shape))
+        return shared[parts].sum(axis=1)
+
+    def operator(a: Array) -> Array:
+        total = newton[0] * a
+        for factor, node in zip(newton[1:], nodes, strict=False):
+            a = neighbours(a) - node * a
+            total = total + factor * a
+        return total
+
+    return operator
 
 
 def _divided_differences(nodes: list[int], values: list[float]) -> list[float]:

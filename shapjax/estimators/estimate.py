@@ -46,12 +46,17 @@ def estimate(
     kernel-border         STII of any order, SV         distinct; sizes at both ends taken whole
     kernel-shap           SV                            independent, with their complements
     leverage-shap         SV                            distinct, with complements, sizes alike
+    kernelshap-iq         SII, k-SII of any order       distinct; sizes at both ends taken whole
     permutation           STII of any order, SV         along orders of arrival; unbiased
     faithful-regression   FSII, FBII of any order       distinct, by the law of the regression
+    lime                  FBII, with an L1 penalty      distinct, by LIME's local weight
+    fixlip                FBII of order 2               masks of one item by masks of the other
     gaussian-process      every index of                distinct; the index of the posterior mean
                           ``interactions``
     shap-iq               likewise                      distinct; sums that are unbiased
     svarm-iq              likewise                      distinct; means by size and intersection
+    regression-msr        likewise                      distinct; a polynomial, corrected; unbiased
+    proxyshap             likewise                      distinct; boosted trees, corrected; unbiased
     ====================  ============================  =======================================
 
     A coalition that comes twice is evaluated once and counts once in the budget, but for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,20 @@ from shapjax.core.precision import precision_scope
 from shapjax.estimators.distinct import allocate, draw_distinct, generator_of
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
+from shapjax.estimators.refits import (
+    REFITS,
+    distinct_by_size,
+    leverage_signs,
+    refit,
+    require_refits,
+    signs_of,
+)
 from shapjax.estimators.regression import least_squares
 from shapjax.estimators.sampling import size_law
-from shapjax.estimators.subsets import Products, parts_of_size
+from shapjax.estimators.subsets import Products, summed_to_parts
 
 
-def faithful_regression(problem: Problem, oracle: Oracle) -> Answer:
+def faithful_regression(problem: Problem, oracle: Oracle, *, refits: int = REFITS) -> Answer:
     r"""FSII and FBII of any order: the polynomial of degree k nearest to v; consistent.
 
     Coalitions are distinct, their sizes by the law of the regression: the Shapley kernel's for
@@ -30,7 +39,13 @@ def faithful_regression(problem: Problem, oracle: Oracle) -> Answer:
     mean and the deviation of :math:`z_i`, which makes them orthonormal under its law, for FSII
     with c = 1/2 and :math:`y_i = \pm 1`. There the constraints say what the coefficients of even
     and of odd size sum to, :math:`(v(N) \pm v(\emptyset))/2`, and conjugate gradients keep both
-    sums. The design is never formed.
+    sums. The design is never formed. Standard errors are None where there are no more rows than
+    unknowns.
+
+    Args:
+        problem: what to estimate.
+        oracle: where to ask.
+        refits: how many fits of residuals the standard errors are made of; 0 leaves them out.
 
     Source: Tsai, Yeh & Ravikumar 2023, section 3; Marichal & Mathonet 2011 (p of FBII).
     """
@@ -41,27 +56,26 @@ def faithful_regression(problem: Problem, oracle: Oracle) -> Answer:
             f"budget is {oracle.left}, but faithful-regression starts with the empty and the "
             "grand coalition; give at least 2."
         )
-    p = problem.index.p
+    p, refits = problem.index.p, require_refits(refits)
     if p is not None and not 0 < p < 1:
         raise ShapjaxError(
             f"p is {p}, where all coalitions but one have no weight; give a number strictly "
             "between 0 and 1, or use svarm-iq."
         )
-    law = size_law(n, 1) if p is None else _binomial_law(n, p)
-    masks, weights = _rows(problem, oracle.left, law)
+    law = size_law(n, 1) if p is None else binomial_law(n, p)
+    masks, weights = weighted_rows(generator_of(problem.key), n, oracle.left, law)
     values = np.asarray(oracle(masks), np.float64)
     center, width = (0.5, 0.5) if p is None else (p, math.sqrt(p * (1 - p)))
     even, odd = (values[-1] + values[0]) / 2, (values[-1] - values[0]) / 2
-    counts = [math.comb(n, s) for s in range(order + 1)]
-    base = np.zeros(sum(counts))
+    base = np.zeros(sum(math.comb(n, s) for s in range(order + 1)))
     if p is None:
         base[0], base[1 : n + 1] = even, odd / n
+    y = (masks - center) / width
+    root = np.sqrt(weights / weights.sum() if weights.any() else weights)
     with precision_scope(np.float64):
-        y = jnp.asarray((masks - center) / width, jnp.float64)
-        root = jnp.sqrt(jnp.asarray(weights / weights.sum() if weights.any() else weights))
-        fit = _fit(y, jnp.asarray(values), root, jnp.asarray(base), order, p is None)
+        given = tuple(jnp.asarray(x, jnp.float64) for x in (y, values, root, base))
+        fit = fit_polynomial(*given, order=order, constrained=p is None)
         solution, steps, gradient = jax.tree.map(np.asarray, fit)
-    parts = np.split(solution, np.cumsum(counts)[:-1])
     rows, unknowns = int((weights > 0).sum()), len(solution) - 2 * (p is None)
     stats = {
         "v_empty": float(values[0]),
@@ -72,10 +86,49 @@ def faithful_regression(problem: Problem, oracle: Oracle) -> Answer:
         "steps": int(steps),
         "gradient": float(gradient),
     }
-    return Answer(_expanded(parts, n, center, width), None, stats)
+    coefficients = expanded(solution, n, order, center, width)
+    errors = None
+    if rows > unknowns or len(masks) == 1 << n:
+        solved = (*given[:3], fit[0])
+        errors = polynomial_errors(
+            problem, masks, solved, (center, width), refits, constrained=p is None
+        )
+    return Answer(coefficients, errors, stats)
 
 
-def _binomial_law(n: int, p: float) -> np.ndarray:
+def polynomial_errors(
+    problem: Problem,
+    masks: np.ndarray,
+    fit: tuple[jax.Array, ...],
+    basis: tuple[float, float],
+    refits: int,
+    *,
+    constrained: bool,
+) -> tuple[np.ndarray, ...] | None:
+    """Standard errors of the coefficients of products of z; None without refits.
+
+    Args:
+        problem: what is estimated.
+        masks: distinct coalitions, Boolean [rows, n].
+        fit: y, values, root weights and solution of ``fit_polynomial``.
+        basis: centre and width of y.
+        refits: how many.
+        constrained: as for ``fit_polynomial``.
+    """
+    n, order, draw = problem.n, problem.order, distinct_by_size(masks)
+    if draw.leaves_nothing_out:
+        return tuple(np.zeros(math.comb(n, s)) for s in range(order + 1))
+    if refits == 0:
+        return None
+    signs, leverage = signs_of(draw, problem.key, refits), leverage_signs(len(masks), problem.key)
+    with precision_scope(np.float64):
+        given = (*fit, *(jnp.asarray(x) for x in (masks, signs, leverage)))
+        moved = np.asarray(_refit(*given, order=order, constrained=constrained))
+    parts = expanded(moved, n, order, *basis)
+    return tuple(np.sqrt((part**2).mean(axis=0)) for part in parts)
+
+
+def binomial_law(n: int, p: float) -> np.ndarray:
     """Law of the size where every player is present with probability p, float64 [n+1]."""
     logs = [
         math.lgamma(n + 1) - math.lgamma(s + 1) - math.lgamma(n - s + 1)
@@ -85,9 +138,10 @@ def _binomial_law(n: int, p: float) -> np.ndarray:
     return np.exp(logs)
 
 
-def _rows(problem: Problem, rows: int, law: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def weighted_rows(
+    generator: np.random.Generator, n: int, rows: int, law: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Distinct coalitions, the empty one first and the grand one last, and their weights."""
-    n, generator = problem.n, generator_of(problem.key)
     inner = law.copy()
     inner[[0, n]] = 0
     counts, expected, _ = allocate(inner, rows - 2, generator)
@@ -98,15 +152,71 @@ def _rows(problem: Problem, rows: int, law: np.ndarray) -> tuple[np.ndarray, np.
 
 
 @functools.partial(jax.jit, static_argnames=("order", "constrained"))
-def _fit(
+def fit_polynomial(
     y: jax.Array,
     values: jax.Array,
     root: jax.Array,
     base: jax.Array,
+    *,
     order: int,
     constrained: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Coefficients of products of y, flat by size: the base and the best change of it."""
+    """Least squares in products of y, flat by size: the base and the best change of it.
+
+    Args:
+        y: float [rows, n].
+        values: what is fitted, float [rows].
+        root: square roots of the weights, float [rows].
+        base: where the change starts, float [unknowns].
+        order: degree k; static.
+        constrained: whether the sums of the even and of the odd coefficients are kept; static.
+
+    Returns:
+        (coefficients [unknowns], steps, relative gradient).
+    """
+    apply, adjoint, keep = product_operators(y, order, constrained)
+    target = root * (values - apply(base))
+    largest = jnp.abs(target).max()
+    unit = jnp.where(largest > 0, largest, 1)
+    change, steps, gradient = least_squares(
+        lambda u: root * apply(keep(u)), lambda r: keep(adjoint(root * r)), target / unit
+    )
+    return base + unit * keep(change), steps, gradient
+
+
+@functools.partial(jax.jit, static_argnames=("order", "constrained"))
+def _refit(
+    y: jax.Array,
+    values: jax.Array,
+    root: jax.Array,
+    solution: jax.Array,
+    masks: jax.Array,
+    signs: jax.Array,
+    leverage: jax.Array,
+    *,
+    order: int,
+    constrained: bool,
+) -> jax.Array:
+    """What the residuals move the coefficients by, for every row of signs, [refits, unknowns]."""
+    apply, adjoint, keep = product_operators(y, order, constrained)
+    residual = root * (values - apply(solution))
+    largest = jnp.abs(residual).max()
+    unit = jnp.where(largest > 0, largest, 1)
+    found = refit(
+        lambda u: root * apply(keep(u)),
+        lambda r: keep(adjoint(root * r)),
+        residual / unit,
+        masks,
+        signs,
+        leverage,
+    )
+    return unit * jax.vmap(keep)(found)
+
+
+def product_operators(
+    y: jax.Array, order: int, constrained: bool
+) -> tuple[Callable[[jax.Array], jax.Array], ...]:
+    """The products of y, [rows, unknowns], as a map; its transpose; what keeps the sums."""
     n = y.shape[1]
     counts = [math.comb(n, s) for s in range(order + 1)]
     cuts = np.cumsum(counts)[:-1].tolist()
@@ -127,7 +237,7 @@ def _fit(
             parts.append((y.T @ (r[:, None] * y))[pairs])
         return jnp.concatenate([*parts, *(x.adjoint(r) for x in higher)])
 
-    def keep_sums(flat: jax.Array) -> jax.Array:
+    def keep(flat: jax.Array) -> jax.Array:
         if not constrained:
             return flat
         parts = jnp.split(flat, cuts)
@@ -138,22 +248,29 @@ def _fit(
                 parts[s] = parts[s] - mean
         return jnp.concatenate(parts)
 
-    target = root * (values - apply(base))
-    largest = jnp.abs(target).max()
-    unit = jnp.where(largest > 0, largest, 1)
-    change, steps, gradient = least_squares(
-        lambda u: root * apply(keep_sums(u)), lambda r: keep_sums(adjoint(root * r)), target / unit
-    )
-    return base + unit * keep_sums(change), steps, gradient
+    return apply, adjoint, keep
 
 
-def _expanded(
-    parts: list[np.ndarray], n: int, center: float, width: float
+def expanded(
+    flat: np.ndarray, n: int, order: int, center: float, width: float
 ) -> tuple[np.ndarray, ...]:
-    """From products of (z - center)/width to products of z: each gives to all its parts."""
-    found = [np.zeros(len(part)) for part in parts]
+    """From products of (z - center)/width to products of z: each gives to all its parts.
+
+    Args:
+        flat: coefficients by size, float64 [..., unknowns].
+        n: number of players.
+        order: degree.
+        center: subtracted from the masks.
+        width: by which the rest was divided.
+
+    Returns:
+        Per size float64 [..., C(n, size)].
+    """
+    counts = [math.comb(n, s) for s in range(order + 1)]
+    parts = np.split(flat, np.cumsum(counts)[:-1], axis=-1)
+    found = [np.zeros(part.shape) for part in parts]
     for s, part in enumerate(parts):
         for size in range(s + 1):
-            shares = (-center) ** (s - size) / width**s * part
-            np.add.at(found[size], parts_of_size(n, s, size), shares[:, None])
+            share = (-center) ** (s - size) / width**s
+            found[size] += share * summed_to_parts(part, n, s, size)
     return tuple(found)

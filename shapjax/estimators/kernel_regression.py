@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -12,10 +13,22 @@ from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.precision import precision_scope
 from shapjax.estimators import kernel_plans, sampling
+from shapjax.estimators.designs import design_of_order
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
+from shapjax.estimators.refits import (
+    REFITS,
+    Draw,
+    distinct_by_size,
+    independent,
+    leverage_signs,
+    refit,
+    require_refits,
+    signs_of,
+)
 from shapjax.estimators.regression import Fit, fit_eliminated, fit_large_weight
-from shapjax.estimators.sampling import Plan, every_coalition, require_constrained
+from shapjax.estimators.sampling import Plan, every_coalition, require_constrained, size_law
+from shapjax.estimators.subsets import polynomial_at
 
 Sampler = Callable[[jax.Array, int, int, int], Plan]
 """(key, n_players, order, rows) to the coalitions of a kernel regression."""
@@ -23,34 +36,41 @@ Sampler = Callable[[jax.Array, int, int, int], Plan]
 CONSTRAINTS = ("eliminate", "weight")
 
 
-def kernel_direct(problem: Problem, oracle: Oracle, *, constraints: str = "eliminate") -> Answer:
+def kernel_direct(
+    problem: Problem, oracle: Oracle, *, constraints: str = "eliminate", refits: int = REFITS
+) -> Answer:
     """Kernel-Direct: sizes from the kernel's own law, rows unweighted.
 
     For the indices STII (any order) and SV. Draws are independent, and a coalition drawn twice is
-    evaluated twice.
+    evaluated twice. Standard errors are None where there are no more rows than unknowns.
 
     Args:
         problem: what to estimate.
         oracle: where to ask.
         constraints: ``"eliminate"`` (exact constraints, any precision, never forms the design) or
             ``"weight"`` (the papers' rows of weight 1e8, a dense float64 solve).
+        refits: how many fits of residuals the standard errors are made of; 0 leaves them out.
 
     Source: Hamilton et al. 2022, section 5.2; Lundberg & Lee 2017 for order 1.
     """
     sampler = sampling.kernel_direct
-    return _regress("kernel-direct", sampler, problem, oracle, constraints, cached=False)
+    return _regress("kernel-direct", sampler, problem, oracle, constraints, refits, cached=False)
 
 
-def kernel_weighting(problem: Problem, oracle: Oracle, *, constraints: str = "eliminate") -> Answer:
+def kernel_weighting(
+    problem: Problem, oracle: Oracle, *, constraints: str = "eliminate", refits: int = REFITS
+) -> Answer:
     """Kernel-Weighting: uniform coalitions, rows weighted by the kernel; else as Kernel-Direct.
 
     Source: Hamilton et al. 2022, section 5.2.
     """
     sampler = sampling.kernel_weighting
-    return _regress("kernel-weighting", sampler, problem, oracle, constraints, cached=False)
+    return _regress("kernel-weighting", sampler, problem, oracle, constraints, refits, cached=False)
 
 
-def kernel_border(problem: Problem, oracle: Oracle, *, constraints: str = "eliminate") -> Answer:
+def kernel_border(
+    problem: Problem, oracle: Oracle, *, constraints: str = "eliminate", refits: int = REFITS
+) -> Answer:
     """Kernel-Direct without repetitions; else as Kernel-Direct.
 
     Sizes whose expected count covers them, which are those at both ends, are taken whole; the
@@ -59,11 +79,19 @@ def kernel_border(problem: Problem, oracle: Oracle, *, constraints: str = "elimi
     Source: Hamilton et al. 2022, section 5.2 (the regression); the enumeration of sizes from
     both ends is that of the reference implementation of Lundberg & Lee 2017.
     """
-    return _regress("kernel-border", kernel_plans.border, problem, oracle, constraints)
+    sampler = kernel_plans.border
+    return _regress(
+        "kernel-border", sampler, problem, oracle, constraints, refits, draw=distinct_by_size
+    )
 
 
 def kernel_shap(
-    problem: Problem, oracle: Oracle, *, paired: bool = True, constraints: str = "eliminate"
+    problem: Problem,
+    oracle: Oracle,
+    *,
+    paired: bool = True,
+    constraints: str = "eliminate",
+    refits: int = REFITS,
 ) -> Answer:
     """KernelSHAP, for SV: independent draws by the Shapley kernel's law.
 
@@ -72,23 +100,38 @@ def kernel_shap(
         oracle: where to ask; a coalition drawn twice costs nothing.
         paired: whether each coalition comes with its complement.
         constraints: as in Kernel-Direct.
+        refits: likewise.
 
     Source: Lundberg & Lee 2017; Covert & Lee 2021, section 4 (pairs).
     """
     if not isinstance(paired, bool):
         raise ShapjaxError(f"paired is {paired!r}, expected True or False.")
     sampler = kernel_plans.with_complements if paired else sampling.kernel_direct
-    return _regress("kernel-shap", sampler, problem, oracle, constraints, first_order=True)
+    draw = functools.partial(_independent, paired=paired)
+    return _regress(
+        "kernel-shap", sampler, problem, oracle, constraints, refits, draw=draw, first_order=True
+    )
 
 
-def leverage_shap(problem: Problem, oracle: Oracle, *, constraints: str = "eliminate") -> Answer:
+def leverage_shap(
+    problem: Problem, oracle: Oracle, *, constraints: str = "eliminate", refits: int = REFITS
+) -> Answer:
     """Leverage SHAP, for SV: distinct pairs of complements, every size alike, weighted rows.
+
+    Else as Kernel-Direct.
 
     Source: Musco & Witter 2025, section 3. Deviation: counts of sizes are rounded, not random,
     so that the budget is met.
     """
     sampler = kernel_plans.by_leverage
-    return _regress("leverage-shap", sampler, problem, oracle, constraints, first_order=True)
+    draw = functools.partial(distinct_by_size, paired=True)
+    return _regress(
+        "leverage-shap", sampler, problem, oracle, constraints, refits, draw=draw, first_order=True
+    )
+
+
+def _independent(masks: np.ndarray, *, paired: bool = False) -> Draw:
+    return independent(len(masks), paired=paired)
 
 
 def _regress(
@@ -97,15 +140,19 @@ def _regress(
     problem: Problem,
     oracle: Oracle,
     constraints: str,
+    refits: int,
     *,
+    draw: Callable[[np.ndarray], Draw] = _independent,
     cached: bool = True,
     first_order: bool = False,
 ) -> Answer:
     n, order = problem.n, problem.order
     problem.require_index(method, *(("SV",) if first_order else ("STII", "SV")))
     one_of(constraints, CONSTRAINTS, "constraints")
+    refits = require_refits(refits)
     constrained, total = require_constrained(oracle.left, n, order), 1 << n
-    if oracle.left >= total:
+    everything = oracle.left >= total
+    if everything:
         plan = every_coalition(n, order)
     else:
         plan = sampler(problem.key, n, order, oracle.left - constrained)
@@ -121,7 +168,73 @@ def _regress(
         "steps": int(fit.steps),
         "gradient": float(fit.gradient),
     }
-    return Answer(fit.coefficients, None, stats)
+    if (rows == 0 and unknowns > 1) or 0 < rows < unknowns:
+        return Answer(fit.coefficients, None, stats)
+    how = (distinct_by_size if everything else draw)(np.asarray(plan.free))
+    errors = _errors(problem, plan, values, fit, how, refits)
+    return Answer(fit.coefficients, errors, stats)
+
+
+def _errors(
+    problem: Problem,
+    plan: Plan,
+    values: jax.Array | np.ndarray,
+    fit: Fit,
+    draw: Draw,
+    refits: int,
+) -> tuple[np.ndarray, ...] | None:
+    """Standard errors; nothing below the order, whose coefficients are computed."""
+    nothing = tuple(np.zeros(part.shape) for part in fit.coefficients)
+    if draw.leaves_nothing_out:
+        return nothing
+    if refits == 0:
+        return None
+    dtype = np.promote_types(values.dtype, np.float32)
+    signs = signs_of(draw, problem.key, refits)
+    leverage = leverage_signs(len(draw.unit), problem.key)
+    with precision_scope(dtype):
+        top = _refit(
+            jnp.asarray(plan.free),
+            jnp.asarray(values[len(plan.constrained) :], dtype),
+            jnp.asarray(plan.weights, dtype),
+            tuple(jnp.asarray(part, dtype) for part in fit.coefficients),
+            jnp.asarray(signs, dtype),
+            jnp.asarray(leverage, dtype),
+            draw.together,
+        )
+        top = np.asarray(top)
+    return (*nothing[:-1], top)
+
+
+@functools.partial(jax.jit, static_argnames="together")
+def _refit(
+    free: jax.Array,
+    values: jax.Array,
+    weights: jax.Array,
+    coefficients: tuple[jax.Array, ...],
+    signs: jax.Array,
+    leverage: jax.Array,
+    together: int,
+) -> jax.Array:
+    """Standard errors of the top coefficients, [C(n, k)]."""
+    order, n = len(coefficients) - 1, free.shape[1]
+    z = free.astype(values.dtype)
+    design = design_of_order(z, order, size_law(n, order))
+    root = jnp.sqrt(weights / weights.max())
+    residual = root * (values - polynomial_at(z, coefficients))
+    largest = jnp.abs(residual).max()
+    unit = jnp.where(largest > 0, largest, 1)
+    found = refit(
+        lambda u: root * design.apply(design.whiten(u)),
+        lambda r: design.whiten(design.adjoint(root * r)),
+        residual / unit,
+        free,
+        signs,
+        leverage,
+        together,
+    )
+    moved = jax.lax.map(lambda u: design.flatten(design.whiten(u)), found)
+    return unit * jnp.sqrt((moved**2).mean(axis=0))
 
 
 def _fit(plan: Plan, values: jax.Array | np.ndarray, order: int, constraints: str) -> Fit:

@@ -9,6 +9,7 @@ from typing import Any
 from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
 from shapjax.estimators.faithful import faithful_regression
+from shapjax.estimators.fixlip import fixlip
 from shapjax.estimators.gaussian_process import gaussian_process
 from shapjax.estimators.kernel_regression import (
     kernel_border,
@@ -17,8 +18,11 @@ from shapjax.estimators.kernel_regression import (
     kernel_weighting,
     leverage_shap,
 )
+from shapjax.estimators.kernelshap_iq import kernelshap_iq
+from shapjax.estimators.lime import lime
 from shapjax.estimators.permutation import permutation
 from shapjax.estimators.protocol import Estimator
+from shapjax.estimators.proxies import proxyshap, regression_msr
 from shapjax.estimators.shap_iq import shap_iq
 from shapjax.estimators.svarm_iq import svarm_iq
 
@@ -28,11 +32,16 @@ BUILT_IN: dict[str, Estimator] = {
     "kernel-border": kernel_border,
     "kernel-shap": kernel_shap,
     "leverage-shap": leverage_shap,
+    "kernelshap-iq": kernelshap_iq,
     "permutation": permutation,
     "faithful-regression": faithful_regression,
+    "lime": lime,
+    "fixlip": fixlip,
     "gaussian-process": gaussian_process,
     "shap-iq": shap_iq,
     "svarm-iq": svarm_iq,
+    "regression-msr": regression_msr,
+    "proxyshap": proxyshap,
 }
 
 _registered: dict[str, Estimator] = dict(BUILT_IN)

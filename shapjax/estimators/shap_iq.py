@@ -9,8 +9,7 @@ import numpy as np
 from shapjax.estimators.enumeration import enumerated
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
-from shapjax.estimators.size_strata import Strata, draw_strata, moments
-from shapjax.estimators.subsets import parts_of_size
+from shapjax.estimators.size_strata import draw_strata, overlap_sums, spread_of_sums
 from shapjax.indices.weights import weight_table
 from shapjax.indices.worths import worth_weights
 
@@ -38,40 +37,14 @@ def shap_iq(problem: Problem, oracle: Oracle) -> Answer:
     counts, expected = strata.allocation.counts, strata.allocation.expected
     empty = strata.values[0][0]
     estimates = [np.zeros(math.comb(n, s)) for s in range(order + 1)]
-    variances = [np.zeros(math.comb(n, s)) for s in range(order + 1)]
-    parts = {(s, m): parts_of_size(n, s, m) for s in range(order + 1) for m in range(s + 1)}
     estimates[0] += empty * float(sum(math.comb(n, t) * g for t, g in enumerate(weights[0][:, 0])))
+    contrast = [v - empty for v in strata.values]
     for t in np.flatnonzero(counts):
-        v = strata.values[t] - empty
-        sums = moments(strata.masks[t], np.stack([v, v**2]), order)
-        count, number = int(counts[t]), math.comb(n, int(t))
-        for s in range(order + 1):
-            h = np.array([float(number * g) for g in weights[s][t, : s + 1]])
-            first, second = (
-                sum(
-                    difference * sums[m][row][parts[s, m]].sum(axis=1)
-                    for m, difference in enumerate(_differences(f))
-                )
-                for row, f in enumerate((h, h**2))
-            )
-            # A size that may be missing is weighed by its chance, not by its count.
-            estimates[s] += first / (count if expected[t] >= 1 else expected[t])
-            if not strata.allocation.whole[t] and count > 1:
-                scatter = np.maximum(second - first**2 / count, 0) / (count - 1)
-                variances[s] += (1 - count / number) * scatter / count
-    errors = tuple(np.sqrt(x) for x in variances) if _variance_is_seen(strata) else None
+        number = math.comb(n, int(t))
+        # A size that may be missing is weighed by its chance, not by its count.
+        share = counts[t] if expected[t] >= 1 else expected[t]
+        h = [[float(number * g) for g in weights[s][t, : s + 1]] for s in range(order + 1)]
+        sums = overlap_sums(strata.masks[t], contrast[t] / share, h)
+        estimates = [a + b for a, b in zip(estimates, sums, strict=True)]
+    errors = spread_of_sums(strata, contrast, weights, order)
     return Answer(tuple(estimates), errors, strata.stats())
-
-
-def _differences(f: np.ndarray) -> list[float]:
-    """Forward differences at zero: f(j) is their sum with binomials (j choose m)."""
-    found = []
-    while len(f):
-        found.append(float(f[0]))
-        f = np.diff(f)
-    return found
-
-
-def _variance_is_seen(strata: Strata) -> bool:
-    _, expected, whole = strata.allocation
-    return bool(np.all(whole | (expected >= 2) | (expected == 0)))

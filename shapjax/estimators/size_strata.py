@@ -1,8 +1,10 @@
-"""What SHAP-IQ and SVARM-IQ share: distinct coalitions, size by size, and sums over them."""
+"""What estimators by sums share: distinct coalitions, size by size, and sums over them."""
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -95,6 +97,75 @@ def moments(z: np.ndarray, weights: np.ndarray, order: int) -> list[np.ndarray]:
         columns = (np.prod([z[:, block[:, j]] for j in range(size)], axis=0) for block in blocks)
         sums.append(np.concatenate([weights @ block for block in columns], axis=1))
     return sums[: order + 1]
+
+
+def overlap_sums(
+    z: np.ndarray, values: np.ndarray, tables: Sequence[Sequence[float]]
+) -> list[np.ndarray]:
+    """Sums over rows of a value times a function of how many members of S are there.
+
+    Args:
+        z: masks, float64 [rows, n].
+        values: float64 [rows].
+        tables: per size s of S the function at 0..s.
+
+    Returns:
+        Per size float64 [C(n, s)].
+    """
+    n, order = z.shape[1], len(tables) - 1
+    sums = moments(z, values[None], order)
+    found = []
+    for s, table in enumerate(tables):
+        terms = enumerate(_differences(np.asarray(table)))
+        parts = (d * sums[m][0][_parts(n, s, m)].sum(axis=1) for m, d in terms if d)
+        found.append(sum(parts, np.zeros(math.comb(n, s))))
+    return found
+
+
+def spread_of_sums(
+    strata: Strata, values: list[np.ndarray], weights: np.ndarray, order: int
+) -> tuple[np.ndarray, ...] | None:
+    """Standard errors of the sums over all coalitions of weights times values.
+
+    Args:
+        strata: the coalitions drawn.
+        values: of the coalitions of each size, float64 [count].
+        weights: from ``worth_weights``.
+        order: largest size of S.
+
+    Returns:
+        Per size float64 [C(n, s)]; None where a size that counts has less than two coalitions.
+    """
+    counts, expected, whole = strata.allocation
+    if not np.all(whole | (expected >= 2) | (expected == 0)):
+        return None
+    n = len(counts) - 1
+    variances = [np.zeros(math.comb(n, s)) for s in range(order + 1)]
+    for t in np.flatnonzero((counts > 1) & ~whole):
+        count, number = int(counts[t]), math.comb(n, int(t))
+        h = [
+            np.array([float(number * g) for g in weights[s][t, : s + 1]]) for s in range(order + 1)
+        ]
+        first = overlap_sums(strata.masks[t], values[t], h)
+        second = overlap_sums(strata.masks[t], values[t] ** 2, [[x**2 for x in row] for row in h])
+        for s, (one, two) in enumerate(zip(first, second, strict=True)):
+            scatter = np.maximum(two - one**2 / count, 0) / (count - 1)
+            variances[s] += (1 - count / number) * scatter / count
+    return tuple(np.sqrt(x) for x in variances)
+
+
+def _differences(f: np.ndarray) -> list[float]:
+    """Forward differences at zero: f(j) is their sum with binomials (j choose m)."""
+    found = []
+    while len(f):
+        found.append(float(f[0]))
+        f = np.diff(f)
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _parts(n: int, size: int, part: int) -> np.ndarray:
+    return parts_of_size(n, size, part)
 
 
 def parts_by_pattern(n: int, size: int) -> list[tuple[int, np.ndarray]]:

@@ -46,6 +46,24 @@ def parts_of_size(n: int, size: int, part: int) -> np.ndarray:
     return positions(members[:, places], n)
 
 
+def summed_to_parts(part: np.ndarray, n: int, size: int, to: int) -> np.ndarray:
+    """For every coalition of ``to`` players the sum over those of ``size`` that hold it.
+
+    Args:
+        part: float64 [..., C(n, size)].
+        n: number of players.
+        size: of the coalitions summed.
+        to: at most ``size``.
+
+    Returns:
+        float64 [..., C(n, to)].
+    """
+    # The axis that is added to goes first, and the batch after it.
+    found = np.zeros((math.comb(n, to), *part.shape[:-1]))
+    np.add.at(found, parts_of_size(n, size, to), np.moveaxis(part, -1, 0)[:, None])
+    return np.moveaxis(found, 0, -1)
+
+
 def dividends_below(values: Array, n: int, order: int) -> tuple[Array, ...]:
     """Harsanyi dividends of the coalitions below a size, per size float [C(n, size)].
 
@@ -64,6 +82,22 @@ def dividends_below(values: Array, n: int, order: int) -> tuple[Array, ...]:
         dividends.append(own)
         start = stop
     return tuple(dividends)
+
+
+def polynomial_at(z: jax.Array, parts: tuple[jax.Array, ...]) -> jax.Array:
+    """A polynomial in the masks: the sum of the coefficients of all parts of each coalition.
+
+    Args:
+        z: masks as numbers, float [rows, n].
+        parts: coefficients per size 0, 1, ..., float [C(n, size)].
+
+    Returns:
+        float [rows].
+    """
+    found = jnp.broadcast_to(parts[0], z.shape[:1])
+    for size, part in enumerate(parts[1:], start=1):
+        found = found + (z @ part if size == 1 else Products(z, size).apply(part))
+    return found
 
 
 class Products:

@@ -15,13 +15,14 @@ from shapjax.indices.worths import worth_weights
 
 
 def svarm_iq(problem: Problem, oracle: Oracle) -> Answer:
-    r"""SVARM-IQ, for every index weighted by sizes; consistent.
+    r"""SVARM-IQ, for every index weighted by sizes; consistent, biased where strata are empty.
 
     :math:`I(S) = \sum_t \sum_{W \subseteq S} \binom{n-s}{t-|W|} g_s(t, |W|)\, \bar v(S, W, t)`,
     the last being the mean worth of the coalitions T of size t with :math:`T \cap S = W`
     (``worth_weights`` has g). Every coalition drawn counts in one stratum of every S. A stratum
     that none fell into has the mean of its size, a size that none fell into what lies between
-    its neighbours'; but for these the estimate is unbiased.
+    its neighbours'; but for these the estimate is unbiased. ``stats["empty_strata"]`` is the share
+    of the strata that count, over all S, into which none fell: 0 says unbiased.
 
     Standard errors are those of sampling within strata without replacement, a stratum with less
     than two coalitions being lent the scatter of its size; None where a size that counts has
@@ -42,7 +43,7 @@ def svarm_iq(problem: Problem, oracle: Oracle) -> Answer:
     estimates = [np.zeros(math.comb(n, s)) for s in range(order + 1)]
     variances = [np.zeros(math.comb(n, s)) for s in range(order + 1)]
     patterns = [parts_by_pattern(n, s) for s in range(order + 1)]
-    seen = True
+    seen, empty, counting = True, 0, 0
     for t in range(n + 1):
         h = [
             [float(math.comb(n - s, t - j) * weights[s][t, j]) for j in range(min(s, t) + 1)]
@@ -52,6 +53,9 @@ def svarm_iq(problem: Problem, oracle: Oracle) -> Answer:
         seen = seen and (bool(whole[t]) or counts[t] > 1 or not counted)
         for s, row in enumerate(h):
             estimates[s] += means[t] * sum(math.comb(s, j) * x for j, x in enumerate(row))
+            strata_of_size = sum(math.comb(s, j) for j, x in enumerate(row) if x)
+            counting += math.comb(n, s) * strata_of_size
+            empty += 0 if counts[t] else math.comb(n, s) * strata_of_size
         if not counts[t] or not counted:
             continue
         v = strata.values[t] - means[t]
@@ -62,6 +66,7 @@ def svarm_iq(problem: Problem, oracle: Oracle) -> Answer:
                 j = patterns[s][pattern][0]
                 if j >= len(row) or not row[j]:
                     continue
+                empty += int((number == 0).sum())
                 filled = np.maximum(number, 1)
                 mean = first / filled
                 estimates[s] += row[j] * mean
@@ -71,7 +76,8 @@ def svarm_iq(problem: Problem, oracle: Oracle) -> Answer:
                     left = 1 - number / float(math.comb(n - s, t - j))
                     variances[s] += row[j] ** 2 * left * spread / filled
     errors = tuple(np.sqrt(x) for x in variances) if seen else None
-    return Answer(tuple(estimates), errors, strata.stats())
+    stats = {**strata.stats(), "empty_strata": empty / max(counting, 1)}
+    return Answer(tuple(estimates), errors, stats)
 
 
 def _by_stratum(sums: list[np.ndarray], patterns: list[tuple[int, np.ndarray]]) -> np.ndarray:
