@@ -363,6 +363,24 @@ def test_two_towers_are_the_cross_linear_projection(tiny, pictures):
     np.testing.assert_allclose(first[2].heat("retrieved"), mean, atol=1e-6)
 
 
+def test_fixlip_and_lime_estimate_the_game_of_the_masked_pictures(tiny, pictures):
+    """FIxLIP at full budget is FBII of all 2^6 coalitions; LIME's weight falls with the pixels."""
+    options = {"players": {"query": "2x2", "retrieved": "1x2"}, "budget": 2**6}
+    game = sj.similarity_game(tiny, *pictures, players=options["players"])
+    masks = (np.arange(2**6)[:, None] >> np.arange(6)) & 1 == 1
+    table = np.asarray(sj.evaluate(game.value_fn, masks, chunk_size=64))
+    exact = sj.interactions(table, "FBII", order=2)
+    found = sj.explain(tiny, *pictures, method="fixlip", **options)
+    np.testing.assert_allclose(found.cross, exact.pairs[:4, 4:], atol=2e-6)
+    assert found.evaluations == 64
+    for order in (1, 2):
+        found = sj.explain(
+            tiny, *pictures, method="lime", order=order, players="2x2", budget=2 ** (4 * order)
+        )
+        assert found.n_retrieved == 4
+        assert np.ptp(found.heat("retrieved")) > 0
+
+
 # The one signature
 
 
@@ -561,11 +579,13 @@ def test_methods_pass_through_vmap(second_order):
 
 
 def test_names_are_complete():
-    """LIME waits for its estimator; all else that the paper compares is here."""
+    """All that the paper compares, and more."""
     from shapjax.explainers.explain import METHODS
 
-    first = "sbsm vesm kernel-shap partition-shap ig gradcam sam ig-sam kernel-sam gram-sam"
-    second = "sbsm kernel-shap sam ig-sam kernel-sam gram-sam two-tower integrated-jacobians"
+    first = "sbsm vesm lime kernel-shap partition-shap ig gradcam sam ig-sam kernel-sam gram-sam"
+    second = (
+        "sbsm lime fixlip kernel-shap sam ig-sam kernel-sam gram-sam two-tower integrated-jacobians"
+    )
     for order, names in enumerate((first, second)):
         for name in names.split():
             record = METHODS[name]

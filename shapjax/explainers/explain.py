@@ -49,6 +49,8 @@ def explain(
     gradcam, vesm         1        features     weighted channels, from one gradient
     two-tower             1, 2     superpixels  Shapley(-Taylor) from encodes of each picture
     kernel-shap           1, 2     superpixels  kernel regression
+    lime                  1, 2     superpixels  L1 regression near the whole pictures
+    fixlip                2        superpixels  weighted Banzhaf, masks of one by masks of the other
     sbsm                  1, 2     pixels/grid  windows of background slide over the pictures
     partition-shap        1        pixels       Owen values over halved rectangles
     ig                    1        pixels       integrated gradients
@@ -68,7 +70,7 @@ def explain(
         background: what replaces masked parts: ``"blur"``, ``"mean"``, ``"black"``, a picture, a
             folder (its mean), ``"zero"`` for features, a list of these (averaged), or a
             dictionary with one for each picture. By default the paper's: the mean colour for
-            sbsm, else the blur.
+            sbsm and lime, else the blur.
         rather_than: a picture (or a list, or a folder) that might have been found instead: it
             becomes the background of the retrieved picture, so that credit says what makes
             that one the better match.

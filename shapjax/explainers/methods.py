@@ -265,20 +265,15 @@ def _integrated_jacobians(
 def _two_tower(
     game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
 ) -> Interactions:
-    match = game.match
-    labels = [game.query_players, game.retrieved_players]
-    embeddings = match.embeddings()
-    sides = masked_sides(match, labels, embeddings)
-    playing = [side for side in sides if isinstance(side, MaskedPicture)]
-    embeds = [_padded(tower(match.backbone, side), game.chunk_size) for side in playing]
-    players = [len(side.players) for side in playing]
+    embeds, players = _towers(game)
     towers = encode_towers(embeds, players, budget, key, game.chunk_size)
     stats = {**ends(game), "evaluations": sum(one.encodes for one in towers)}
     if progress is not None:
         progress(stats["evaluations"], stats["evaluations"])
     if order == 1:
-        count = len(playing[0].backgrounds)
-        other = np.asarray(embeddings[1 - _own_side(game)], np.float64)
+        other = np.asarray(game.match.embeddings()[1 - _own_side(game)], np.float64)
+        # The playing tower has one embedding for each background, side by side.
+        count = len(towers[0].empty) // len(other)
         met = np.tile(other / np.linalg.norm(other), count) / count**0.5
         values = first_order_tower(towers[0], met)
         empty = np.array([stats["v_empty"]])
@@ -287,16 +282,110 @@ def _two_tower(
     return cross_interactions(cross, np.array([stats["v_empty"]]), singles, "cross-linear", stats)
 
 
+def _towers(game: SimilarityGame) -> tuple[list[Callable[[np.ndarray], np.ndarray]], list[int]]:
+    """Embeddings of the masked pictures that play, and how many players each has."""
+    match = game.match
+    labels = [game.query_players, game.retrieved_players]
+    sides = masked_sides(match, labels, match.embeddings())
+    playing = [side for side in sides if isinstance(side, MaskedPicture)]
+    embeds = [_padded(tower(match.backbone, side), game.chunk_size) for side in playing]
+    return embeds, [len(side.players) for side in playing]
+
+
+@jax.jit
+def _embedded(embed: Any, masks: jax.Array) -> jax.Array:
+    return embed(masks)
+
+
 def _padded(embed: Any, chunk_size: int) -> Callable[[np.ndarray], np.ndarray]:
     """A tower that is compiled for one number of masks, whatever it is called with."""
-    run = jax.jit(lambda function, masks: function(masks))
 
     def padded(masks: np.ndarray) -> np.ndarray:
-        whole = np.zeros((chunk_size, masks.shape[1]), bool)
-        whole[: len(masks)] = masks
-        return np.asarray(run(embed, whole))[: len(masks)]
+        parts = []
+        for start in range(0, len(masks), chunk_size):
+            part = np.asarray(masks)[start : start + chunk_size]
+            whole = np.zeros((chunk_size, masks.shape[1]), bool)
+            whole[: len(part)] = part
+            parts.append(np.asarray(_embedded(embed, whole))[: len(part)])
+        return np.concatenate(parts)
 
     return padded
+
+
+def _remembered(embed: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """A tower that encodes every distinct mask once, over all its calls."""
+    known: dict[bytes, np.ndarray] = {}
+
+    def remembered(masks: np.ndarray) -> np.ndarray:
+        names = [row.tobytes() for row in np.packbits(masks, axis=1)]
+        new = {name: place for place, name in enumerate(names) if name not in known}
+        if new:
+            known.update(zip(new, embed(np.asarray(masks)[list(new.values())]), strict=True))
+        return np.stack([known[name] for name in names])
+
+    return remembered
+
+
+def _fixlip(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    embeds, players = _towers(game)
+    query, retrieved = map(_remembered, embeds)
+    n_query = players[0]
+
+    def worths(masks: np.ndarray) -> np.ndarray:
+        a, b = query(masks[:, :n_query]), retrieved(masks[:, n_query:])
+        return (a * b).sum(axis=1, dtype=np.float64)
+
+    return estimate(
+        worths,
+        game.n_players,
+        index="FBII",
+        order=2,
+        budget=budget,
+        method="fixlip",
+        key=key,
+        traceable=False,
+        progress=progress,
+        n_query=n_query,
+    )
+
+
+def _lime(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    hidden = _squared_differences(game)
+
+    def distance(masks: np.ndarray) -> np.ndarray:
+        return ~masks @ hidden
+
+    return estimate(
+        game.value_fn,
+        game.n_players,
+        index="FBII",
+        order=order,
+        budget=budget,
+        method="lime",
+        key=key,
+        chunk_size=game.chunk_size,
+        progress=progress,
+        distance=distance,
+    )
+
+
+def _squared_differences(game: SimilarityGame) -> np.ndarray:
+    """What hiding each part changes in squared pixels, as a share of hiding everything, [n].
+
+    LIME's local weight exp(-lambda |masked pictures - pictures|^2) falls by it, with lambda one
+    over the squared distance of the wholly masked pictures.
+    """
+    shares = []
+    for side, labels in enumerate((game.query_players, game.retrieved_players)):
+        if labels is not None:
+            change = (game.match.blanks(side) - game.match.pictures[side]) ** 2
+            shares.append(np.bincount(labels.ravel(), change.mean(axis=0).sum(axis=-1).ravel()))
+    found = np.concatenate(shares)
+    return found / max(float(found.sum()), np.finfo(float).tiny)
 
 
 _FEATURES, _PIXELS, _REGIONS = ("features",), ("pixels",), ("superpixels",)
@@ -305,6 +394,7 @@ _FEATURES_OR_REGIONS = ("features", "superpixels")
 METHODS: dict[str, Method] = {
     "sbsm": Method(_sbsm, (_PIXELS, ("grid",)), (5_000, 20_000), "mean"),
     "vesm": Method(_vesm, (_FEATURES, ()), None),
+    "lime": Method(_lime, (_REGIONS, _REGIONS), (5_000, 20_000), "mean"),
     "kernel-shap": Method(
         _kernel, (("superpixels", "features"), ("superpixels", "features")), (5_000, 20_000)
     ),
@@ -316,5 +406,6 @@ METHODS: dict[str, Method] = {
     "kernel-sam": Method(_kernel, (_FEATURES_OR_REGIONS, _FEATURES_OR_REGIONS), (5_000, 40_000)),
     "gram-sam": Method(_gram_sam, (_FEATURES, _FEATURES), (5_000, 5_000)),
     "two-tower": Method(_two_tower, (_REGIONS, _REGIONS), (1_000, 2_000)),
+    "fixlip": Method(_fixlip, ((), _REGIONS), (0, 20_000)),
     "integrated-jacobians": Method(_integrated_jacobians, ((), _FEATURES), (0, 64)),
 }
