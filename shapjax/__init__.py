@@ -14,9 +14,11 @@ from shapjax.core.evaluate import ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
 from shapjax.estimators.evaluations import Evaluations
+from shapjax.explainers.batch import explain_pairs
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.towers import explain_parts
+from shapjax.explainers.transport import project, propagate_labels, transport_plan
 from shapjax.games.images import load_image
 from shapjax.games.pairs import PairGame, similarity
 from shapjax.games.parts import Parts, parts
@@ -55,6 +57,7 @@ __all__ = [
     "estimators",
     "evaluate",
     "explain",
+    "explain_pairs",
     "explain_parts",
     "families",
     "in_core",
@@ -68,11 +71,14 @@ __all__ = [
     "nucleolus",
     "owen_value",
     "parts",
+    "project",
+    "propagate_labels",
     "shapley_value",
     "sharded",
     "sharing",
     "similarity",
     "similarity_game",
+    "transport_plan",
     "weighted_shapley_value",
     "zeta",
 ]

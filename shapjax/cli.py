@@ -57,8 +57,6 @@ def _fail(message: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     from shapjax import __version__, backbones
     from shapjax.explainers.explain import METHODS
-    from shapjax.games.parts import PICTURE_PLAYERS, TEXT_PLAYERS
-    from shapjax.games.similarity import PLAYERS
 
     parser = argparse.ArgumentParser(
         prog="shapjax", description="Fair credit assignment for similarity models."
@@ -87,23 +85,37 @@ def _parser() -> argparse.ArgumentParser:
         help="weight file of the backbone, a folder of the hub's, or which of the published ones",
     )
     explain.add_argument(
-        "--method", choices=tuple(METHODS), help="by default gram-sam, for texts two-tower"
+        "--method",
+        choices=tuple(METHODS),
+        help="by default gram-sam for features, two-tower for regions and texts",
     )
     explain.add_argument(
         "--order", type=int, default=2, choices=(1, 2), help="1: heat maps; 2: correspondence"
     )
     explain.add_argument(
         "--players",
-        choices=tuple(dict.fromkeys((*PLAYERS, *PICTURE_PLAYERS, *TEXT_PLAYERS))),
-        help="parts; the method's own by default, for texts words",
+        metavar="features|superpixels|pixels|grid|RxC|PNG|words|tokens",
+        help="parts; the method's own by default, for texts words; a PNG is a label map",
     )
+    for side in ("query", "retrieved"):
+        explain.add_argument(
+            f"--{side}-players", metavar="...", help=f"regions of the {side} picture alone"
+        )
     explain.add_argument(
         "--budget", type=int, metavar="N", help="coalitions to evaluate; the paper's by default"
     )
     explain.add_argument(
         "--background",
-        metavar="blur|mean|black|PATH|drop|mask",
-        help="what replaces masked parts; by default blur, for texts drop",
+        action="append",
+        metavar="blur|mean|black|zero|PATH|drop|mask",
+        help="what replaces masked parts: also a picture, or a folder (its mean); several are "
+        "averaged; the method's own by default; of texts drop or mask",
+    )
+    explain.add_argument(
+        "--rather-than",
+        action="append",
+        metavar="PATH",
+        help="a picture that might have been found instead: why RETRIEVED rather than that one",
     )
     explain.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
     explain.add_argument("--out", default="shapjax-out", metavar="DIR", help="folder to write into")
@@ -147,8 +159,6 @@ def _explain(options: argparse.Namespace) -> None:
     pair = _read_texts(options) if options.text else _read_pair(options)
     if options.backbone is None:
         options.backbone = TEXT_BACKBONE if options.text else backbones.names()[0]
-    if options.background is None:
-        options.background = "drop" if options.text else "blur"
     # A process of its own may choose the precision: networks stay in float32, games do not.
     jax.config.update("jax_enable_x64", True)
     model = backbones.load(options.backbone, weights=options.weights)
@@ -208,29 +218,47 @@ def _run(
     options: argparse.Namespace, model: Any, pair: _Pair
 ) -> tuple[Explanation, Explanation | None]:
     """The explanation; at first order that of the retrieved picture, then of the query."""
-    from shapjax.explainers.explain import explain
+    from shapjax.explainers.explain import default_method, explain
 
     sides = ("retrieved", "query") if options.order == 1 else (None,)
+    if options.order == 1 and options.rather_than:
+        sides = ("retrieved",)
+    players = _players(options)
+    method = options.method or ("two-tower" if options.text else default_method(players))
+    background = options.background
+    if background is not None and len(background) == 1:
+        background = background[0]
     found = []
     for side in sides:
-        method = options.method or ("two-tower" if options.text else "gram-sam")
         what = f"{method}, {side} side" if options.order == 1 else method
         with _Bar(what, options.quiet) as bar:
             explanation = explain(
                 model,
                 pair.query,
                 pair.retrieved,
-                method=options.method,
+                method=method,
                 order=options.order,
                 side=side,
-                players=options.players,
-                background=options.background,
+                players=players,
+                background=background,
+                rather_than=options.rather_than,
                 budget=options.budget,
                 key=options.seed,
                 progress=bar.update,
             )
         found.append(explanation)
-    return found[0], found[1] if options.order == 1 else None
+    return found[0], found[1] if len(found) == 2 else None
+
+
+def _players(options: argparse.Namespace) -> Any:
+    """What plays: one kind for both pictures, or each picture's own."""
+    if options.query_players is None and options.retrieved_players is None:
+        return options.players
+    both = options.players or "superpixels"
+    return {
+        "query": options.query_players or both,
+        "retrieved": options.retrieved_players or both,
+    }
 
 
 class _Bar:
@@ -280,6 +308,12 @@ def _summary(
     import numpy as np
 
     from shapjax import __version__
+    from shapjax.explainers.explain import METHODS
+
+    usual = "drop" if options.text else METHODS[found.method].background
+
+    def one_or_all(names: list[str]) -> Any:
+        return names[0] if len(names) == 1 else names
 
     summary: dict[str, Any] = {
         "query": pair.query_name,
@@ -288,7 +322,8 @@ def _summary(
         "method": found.method,
         "order": found.order,
         **_numbers(found),
-        "background": options.background,
+        "background": one_or_all(options.background or [usual]),
+        **({"rather_than": one_or_all(options.rather_than)} if options.rather_than else {}),
         "seed": options.seed,
     }
     if other is not None:
@@ -349,10 +384,12 @@ def _draw_texts(
     from shapjax.report.text_page import write_text_page
 
     query, retrieved = found.query_names or (), found.retrieved_names or ()
-    heats = ((other or found, "query", query), (found, "retrieved", retrieved))
-    for explanation, side, names in heats:
-        heat = explanation.heat(side)[None]
-        save_matrix(heat, [""], names, out / f"heat_{side}.png", label="credit")
+    heats = {
+        "query": ((other or found).heat("query"), query),
+        "retrieved": (found.heat("retrieved"), retrieved),
+    }
+    for side, (heat, names) in heats.items():
+        save_matrix(heat[None], [""], names, out / f"heat_{side}.png", label="credit")
     if other is None:
         what = "interaction of query word (row) and retrieved word"
         save_matrix(found.cross, query, retrieved, out / "matrix.png", label=what)
@@ -371,9 +408,10 @@ def _draw_pictures(
 
     assert not isinstance(pair.query, str)
     assert not isinstance(pair.retrieved, str)
-    save_heat_map(other or found, "query", pair.query, out / "heat_query.png")
+    if (other or found).query_players is not None:
+        save_heat_map(other or found, "query", pair.query, out / "heat_query.png")
     save_heat_map(found, "retrieved", pair.retrieved, out / "heat_retrieved.png")
-    if other is None:
+    if found.order == 2:
         save_correspondence(found, pair.query, pair.retrieved, out / "correspondence.png")
     write_page(
         found,

@@ -117,6 +117,34 @@ def test_a_picture_may_be_the_background(tmp_path, pair):
     assert worths[1] < 0.9999999
 
 
+def test_why_this_one_rather_than_that_one(tmp_path, pair):
+    other = tmp_path / "other.png"
+    Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8)).save(other)
+    arguments = ["--method", "sam", "--rather-than", other, "--quiet"]
+    run(*pair, *arguments, "--order", 1, "--out", tmp_path / "a")
+    assert not (tmp_path / "a" / "heat_query.png").exists()  # only the retrieved picture plays
+    run(*pair, *arguments, "--out", tmp_path / "b")
+    model = sj.backbones.load("shapjax_tiny")
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    against = sj.similarity_game(model, pair[0], other).similarity
+    assert summary["rather_than"] == str(other)
+    assert summary["v_empty"] == pytest.approx(against, abs=1e-5)
+    assert summary["v_grand"] == pytest.approx(summary["similarity"], abs=1e-5)
+
+
+def test_regions_of_one_s_own_are_explained_by_two_towers(tmp_path, pair):
+    labels = tmp_path / "labels.png"
+    Image.fromarray(np.kron(np.arange(3, dtype=np.uint8), np.ones((9, 9), np.uint8))).save(labels)
+    arguments = ["--players", "2x2", "--query-players", labels, "--budget", 24]
+    backgrounds = ["--background", "blur", "--background", "mean"]
+    run(*pair, *arguments, *backgrounds, "--out", tmp_path / "out", "--quiet")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["method"], summary["evaluations"]) == ("two-tower", 24)
+    assert (summary["n_query"], summary["n_retrieved"]) == (3, 4)
+    assert summary["background"] == ["blur", "mean"]
+    assert summary["inefficiency"] < 1e-5
+
+
 def unusual_pictures(folder):
     colours = rng.integers(0, 255, (30, 50, 3), np.uint8)
     exif = Image.Exif()

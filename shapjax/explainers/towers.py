@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,11 +23,13 @@ import numpy as np
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
+from shapjax.core.evaluate import Progress
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import as_key
-from shapjax.estimators.two_tower import Tower, cross_pairs, encode_tower, split_budget
+from shapjax.estimators.two_tower import Embed, Tower, cross_pairs, encode_tower, split_budget
 from shapjax.explainers.explanation import Explanation
-from shapjax.games.pairs import PairGame, similarity
+from shapjax.explainers.gradients import legendre
+from shapjax.games.pairs import similarity
 from shapjax.games.parts import Parts
 
 BUDGET = 1_000
@@ -43,7 +46,7 @@ def explain_parts(
     order: int = 2,
     budget: int = BUDGET,
     key: jax.Array | int = 0,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> Explanation:
     """Why two items match by the cosine of their embeddings, whatever the towers.
 
@@ -76,22 +79,20 @@ def explain_parts(
             )
     order = whole_number(order, "order", low=1, high=2)
     budget = whole_number(budget, "budget", low=0)
-    whole = similarity(query, retrieved)
-    count = {"done": 0}
+    game = similarity(query, retrieved)
     plays = (order == 2 or side == "query", order == 2 or side != "query")
-    shares = _shares(budget, whole, plays)
-    keys = jax.random.split(as_key(key))
-    sides = ((whole.embed_query, whole.n_query), (whole.embed_retrieved, whole.n_retrieved))
-    towers = []
-    for playing, (embed, n), share, tower_key in zip(plays, sides, shares, keys, strict=True):
-        if playing:
-            counted = _counted(embed, count, sum(shares), progress)
-            towers.append(encode_tower(counted, n, share, tower_key, chunk_size=CHUNK))
-        else:
-            towers.append(_fixed(np.asarray(embed(np.ones((1, n), bool)), float)[0]))
-    found = cross_linear(towers[0], towers[1])
-    ends = [_mean_by_size(tower) for tower in towers]
-    grand = float(ends[0][-1] @ ends[1][-1])
+    given = ((game.embed_query, game.n_query), (game.embed_retrieved, game.n_retrieved))
+    wholes = [np.asarray(embed(np.ones((1, n), bool)), float)[0] for embed, n in given]
+    found = play_towers(
+        [
+            one if playing else whole
+            for one, whole, playing in zip(given, wholes, plays, strict=True)
+        ],
+        budget,
+        as_key(key),
+        progress=progress,
+    )
+    grand = float(wholes[0] @ wholes[1])
     return Explanation(
         method="two-tower",
         backbone=" and ".join(dict.fromkeys((query.model, retrieved.model))),
@@ -100,12 +101,61 @@ def explain_parts(
         retrieved_players=retrieved.labels if plays[1] else None,
         similarity=grand,
         v_grand=grand,
-        v_empty=float(ends[0][0] @ ends[1][0]),
-        evaluations=sum(tower.encodes for tower in towers),
+        v_empty=found.stats["v_empty"],
+        evaluations=found.stats["evaluations"],
         seconds=time.perf_counter() - begun,
         query_names=query.names,
         retrieved_names=retrieved.names,
     )
+
+
+def play_towers(
+    sides: Sequence[tuple[Embed, int] | np.ndarray],
+    budget: int,
+    key: jax.Array,
+    *,
+    chunk_size: int = CHUNK,
+    progress: Progress | None = None,
+) -> Interactions:
+    """The cross-linear index of two items from encodes of each alone.
+
+    Args:
+        sides: of the query and of the retrieved item, the function from masks [B, n] to
+            embeddings [B, C] and n; or the embedding [C] of one that does not play.
+        budget: the most encodes, which two items share in proportion to their players.
+        key: PRNG key.
+        chunk_size: masks per call.
+        progress: called with (encodes done, encodes in all).
+
+    Returns:
+        As ``cross_linear``; among the stats ``evaluations``, the encodes, and ``v_empty``.
+
+    Raises:
+        As ``shapjax.estimators.two_tower.encode_tower``.
+    """
+    counts = [0 if isinstance(side, np.ndarray) else side[1] for side in sides]
+    if all(counts):
+        shares = split_budget(budget, counts[0], counts[1])
+    else:
+        shares = tuple(min(budget, 1 << n) if n else 0 for n in counts)
+    towers: list[Tower] = []
+    for side, share, own in zip(sides, shares, jax.random.split(key), strict=True):
+        if isinstance(side, np.ndarray):
+            towers.append(
+                Tower(np.zeros((0, 0, len(side))), side, np.zeros((0, len(side))), 0, True)
+            )
+            continue
+        embed, n = side
+        done = sum(tower.encodes for tower in towers)
+        shown = embed if progress is None else _shown(embed, done, sum(shares), progress)
+        towers.append(encode_tower(shown, n, share, own, chunk_size=chunk_size))
+    found = cross_linear(towers[0], towers[1])
+    stats = {
+        **found.stats,
+        "evaluations": sum(tower.encodes for tower in towers),
+        "v_empty": float(towers[0].empty @ towers[1].empty),
+    }
+    return Interactions(found.coefficients, found.index, found.n_players, None, stats)
 
 
 def cross_linear(query: Tower, retrieved: Tower) -> Interactions:
@@ -116,8 +166,7 @@ def cross_linear(query: Tower, retrieved: Tower) -> Interactions:
     """
     nq, nr = len(query.singles), len(retrieved.singles)
     n = nq + nr
-    nodes, weights = np.polynomial.legendre.leggauss(-(-n // 2))
-    p, weights = (nodes + 1) / 2, weights / 2
+    p, weights = legendre(-(-n // 2))
     a, b = (_mixed(_mean_by_size(tower), p) for tower in (query, retrieved))
     da, db = (_derivatives(tower, p) for tower in (query, retrieved))
     values = np.concatenate(
@@ -135,31 +184,17 @@ def cross_linear(query: Tower, retrieved: Tower) -> Interactions:
     return Interactions((empty, own, pairs), "cross-linear", n, None, stats)
 
 
-def _shares(budget: int, game: PairGame, plays: tuple[bool, bool]) -> tuple[int, int]:
-    if all(plays):
-        return split_budget(budget, game.n_query, game.n_retrieved)
-    query, retrieved = (
-        min(budget, 1 << n) if playing else 0
-        for n, playing in zip((game.n_query, game.n_retrieved), plays, strict=True)
-    )
-    return query, retrieved
+def _shown(embed: Embed, done: int, total: int, progress: Progress) -> Embed:
+    """The same tower, which says how many of all masks are encoded."""
 
-
-def _counted(embed: Any, count: dict[str, int], total: int, progress: Any) -> Any:
     def run(masks: np.ndarray) -> Any:
+        nonlocal done
         vectors = embed(masks)
-        count["done"] += len(masks)
-        if progress is not None:
-            progress(count["done"], total)
+        done += len(masks)
+        progress(done, total)
         return vectors
 
     return run
-
-
-def _fixed(vector: np.ndarray) -> Tower:
-    """An item without players."""
-    none = np.zeros((0, len(vector)))
-    return Tower(none[None][:0], vector, none, 1, True)
 
 
 def _mean_by_size(tower: Tower) -> np.ndarray:

@@ -15,15 +15,15 @@ from shapjax.backbones.tokeniser import TextPreprocessing
 from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
 from shapjax.games.backgrounds import background as picture_background
+from shapjax.games.backgrounds import feature_cells
 from shapjax.games.foreign import as_function
 from shapjax.games.images import load_image
 from shapjax.games.masked import MaskedPicture, embed_masked
-from shapjax.games.players import grid, superpixels
+from shapjax.games.players import grid, label_map
 from shapjax.games.tokens import TokenItem, first_tokens, token_embed
 
 TEXT_PLAYERS = ("words", "tokens")
 TEXT_BACKGROUNDS = ("drop", "mask")
-PICTURE_PLAYERS = ("superpixels", "patches")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +60,10 @@ def parts(model: Any, item: Any, *, players: Any = None, background: Any = None)
                                                    out, the others keep their positions; or
                                                    ``"mask"``: [MASK] stands for them
     a picture  ``"superpixels"`` (default),        ``"blur"`` (default), ``"mean"``,
-               ``"patches"`` (cells of the feature ``"black"``, a picture; or, for patches of a
-               map), or a label map [S, S]         transformer, ``"drop"``: left out
+               ``"grid"`` (cells of the feature    ``"black"``, a picture, a folder; or, for
+               map, patches of a transformer),     whole patches of a transformer, ``"drop"``:
+               other regions (see                  left out
+               ``similarity_game``)
     an array   labels of its first axes; by        an array that broadcasts to it, by default 0
                default each entry of the first
     =========  ==================================  ============================================
@@ -106,20 +108,14 @@ def _of_text(model: Backbone, text: Any, players: str, background: str) -> Parts
 
 
 def _of_picture(model: Backbone, source: Any, players: Any, background: Any) -> Parts:
-    size = model.preprocessing.size
     picture = model.resize(load_image(source), fit="stretch")
     if isinstance(background, str) and background == "drop":
         return _of_patches(model, picture, players)
-    if isinstance(players, str):
-        one_of(players, PICTURE_PLAYERS, "players")
-        patches = players == "patches"
-        labels = grid(size, size, *_cells(model)) if patches else superpixels(picture)
-    else:
-        labels = _labels(players, (size, size))
+    labels = label_map(players, picture, feature_cells(model))
     blank = picture_background(background, picture, model)
     x, hidden = (model.normalise(jnp.asarray(image)) for image in (picture, blank))
     n = int(labels.max()) + 1
-    masked = MaskedPicture(x, hidden, jnp.asarray(labels), jnp.ones(n, bool))
+    masked = MaskedPicture(x, hidden[None], jnp.asarray(labels), jnp.ones(n, bool))
     return Parts(Partial(embed_masked, model, masked), n, None, labels, model.name)
 
 
@@ -129,12 +125,12 @@ def _of_patches(model: Backbone, picture: np.ndarray, players: Any) -> Parts:
             f'background is "drop", but {model.name} has no tokens to leave out; choose "blur", '
             '"mean", "black" or a picture.'
         )
-    rows, columns = _cells(model)
+    rows, columns = feature_cells(model)
     if isinstance(players, str):
-        if players != "patches":
+        if players != "grid":
             raise ShapjaxError(
                 f'players is {players!r}, but background="drop" leaves out whole patches; give '
-                f'"patches" or labels of the {rows} x {columns} patches.'
+                f'"grid" or labels of the {rows} x {columns} patches.'
             )
         owners = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
     else:
@@ -146,17 +142,6 @@ def _of_patches(model: Backbone, picture: np.ndarray, players: Any) -> Parts:
     size = model.preprocessing.size
     labels = owners.ravel()[grid(size, size, rows, columns)]
     return Parts(token_embed(item), int(owners.max()) + 1, None, labels, model.name)
-
-
-def _cells(model: Backbone) -> tuple[int, int]:
-    """Rows and columns of the feature map, or of the patches behind the class token."""
-    import jax
-
-    size = model.preprocessing.size
-    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shape = jax.eval_shape(lambda model, x: model.features(x), model, x).shape
-    side = round((shape[1] - 1) ** 0.5)
-    return (shape[1], shape[2]) if len(shape) == 4 else (side, side)
 
 
 def _of_array(model: Any, item: Any, players: Any, background: Any) -> Parts:
