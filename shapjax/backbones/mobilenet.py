@@ -13,7 +13,11 @@ from shapjax.backbones.layers import BatchNorm, Conv, Identity
 from shapjax.backbones.network import Network, Stage
 from shapjax.backbones.record import IMAGENET, Preprocessing
 
-TENSORFLOW = Preprocessing(size=224, resize=256, mean=(128 / 255,) * 3, std=(128 / 255,) * 3)
+_MIDDLE = 128 / 255
+
+TENSORFLOW = Preprocessing(
+    size=224, resize=256, mean=(_MIDDLE, _MIDDLE, _MIDDLE), std=(_MIDDLE, _MIDDLE, _MIDDLE)
+)
 """RGB in 0..255 less 128, over 128."""
 
 _GROUPS = (

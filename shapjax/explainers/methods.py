@@ -129,6 +129,7 @@ def _kernel(
         key=key,
         chunk_size=game.chunk_size,
         progress=progress,
+        refits=0,
     )
 
 
