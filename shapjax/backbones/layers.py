@@ -30,7 +30,7 @@ class Conv(nnx.Conv):
             return super().__call__(inputs)
         return y if self.bias is None else y + self.bias[...]
 
-    def _is_padded_3x3(self, strides: tuple[int, ...]) -> bool:
+    def _is_padded_3x3(self, strides: tuple[object, ...]) -> bool:
         is_padded = self.padding in (1, "SAME")
         return self.kernel_size == (3, 3) and tuple(strides) == (1, 1) and is_padded
 

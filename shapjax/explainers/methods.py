@@ -372,6 +372,7 @@ def _lime(
         chunk_size=game.chunk_size,
         progress=progress,
         distance=distance,
+        refits=0,
     )
 
 
