@@ -198,7 +198,8 @@ def failing(tmp_path, pair):
     yield [left, right, "--budget", 0], "at least"
     yield [left, right, "--budget", -5], "budget"
     yield [left, right, "--budget", 10**13, "--method", "kernel-sam"], "available"
-    yield [left, right, "--players", "superpixels"], "kernel-shap"
+    regions = ["--players", "superpixels", "--method", "gram-sam"]
+    yield [left, right, *regions], "kernel-shap"
     yield [left, right, "--method", "sam", "--budget", 10], "closed form"
     yield [left, right, "--seed", -1], "seed"
     yield [left, right, "--out", ""], "--out is empty"
