@@ -26,7 +26,7 @@ def fused(arrays, joint, parts=("query", "key", "value")):
 
 def write_hub_folder(folder, arrays, config):
     """A folder as the Hugging Face hub has them, less the vocabulary."""
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     safetensors.numpy.save_file(contiguous, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config))
 

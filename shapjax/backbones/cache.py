@@ -83,7 +83,7 @@ def _convert(name: str, module: ModuleType, published: Published, converted: Pat
         "names": json.dumps(list(arrays)),
     }
     leaves = {
-        ".".join(map(str, path)): np.ascontiguousarray(leaf[...])
+        ".".join(map(str, path)): np.asarray(leaf[...], order="C")
         for path, leaf in nnx.to_flat_state(backbone.state)
     }
     write_whole(converted, safetensors.numpy.save(leaves, record))
