@@ -24,8 +24,12 @@ def fold(network: AnyModule) -> AnyModule:
     modules = [module for _, module in nnx.iter_modules(network)]
     for module in modules:
         for convolution, norm in getattr(module, "FOLDS", {}).items():
-            if _has(module, convolution):
-                _merge(_get(module, convolution), _get(module, norm))
+            if not _has(module, convolution):
+                continue
+            # Weights may come with their normalisations merged already.
+            absorbed = _get(module, norm)
+            if isinstance(absorbed, BatchNorm):
+                _merge(_get(module, convolution), absorbed)
                 _put(module, norm, Identity())
     for module in modules:
         for name, norm in _children(module):
