@@ -15,9 +15,14 @@ from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
 from shapjax.estimators.evaluations import Evaluations
 from shapjax.estimators.two_tower import estimate_two_tower
+from shapjax.explainers.batch import explain_pairs
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
+from shapjax.explainers.towers import explain_parts
+from shapjax.explainers.transport import project, propagate_labels, transport_plan
 from shapjax.games.images import load_image
+from shapjax.games.pairs import PairGame, similarity
+from shapjax.games.parts import Parts, parts
 from shapjax.games.similarity import SimilarityGame, similarity_game
 from shapjax.indices import sharded
 from shapjax.indices.cardinal import CardinalIndex
@@ -41,6 +46,8 @@ __all__ = [
     "Interactions",
     "LeastCore",
     "MemoryRefused",
+    "PairGame",
+    "Parts",
     "ShapjaxError",
     "SimilarityGame",
     "ValueFunction",
@@ -52,6 +59,8 @@ __all__ = [
     "estimators",
     "evaluate",
     "explain",
+    "explain_pairs",
+    "explain_parts",
     "families",
     "in_core",
     "index_names",
@@ -63,10 +72,15 @@ __all__ = [
     "myerson_value",
     "nucleolus",
     "owen_value",
+    "parts",
+    "project",
+    "propagate_labels",
     "shapley_value",
     "sharded",
     "sharing",
+    "similarity",
     "similarity_game",
+    "transport_plan",
     "weighted_shapley_value",
     "zeta",
 ]

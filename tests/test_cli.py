@@ -117,6 +117,34 @@ def test_a_picture_may_be_the_background(tmp_path, pair):
     assert worths[1] < 0.9999999
 
 
+def test_why_this_one_rather_than_that_one(tmp_path, pair):
+    other = tmp_path / "other.png"
+    Image.fromarray(rng.integers(0, 255, (40, 60, 3), np.uint8)).save(other)
+    arguments = ["--method", "sam", "--rather-than", other, "--quiet"]
+    run(*pair, *arguments, "--order", 1, "--out", tmp_path / "a")
+    assert not (tmp_path / "a" / "heat_query.png").exists()  # only the retrieved picture plays
+    run(*pair, *arguments, "--out", tmp_path / "b")
+    model = sj.backbones.load("shapjax_tiny")
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    against = sj.similarity_game(model, pair[0], other).similarity
+    assert summary["rather_than"] == str(other)
+    assert summary["v_empty"] == pytest.approx(against, abs=1e-5)
+    assert summary["v_grand"] == pytest.approx(summary["similarity"], abs=1e-5)
+
+
+def test_regions_of_one_s_own_are_explained_by_two_towers(tmp_path, pair):
+    labels = tmp_path / "labels.png"
+    Image.fromarray(np.kron(np.arange(3, dtype=np.uint8), np.ones((9, 9), np.uint8))).save(labels)
+    arguments = ["--players", "2x2", "--query-players", labels, "--budget", 24]
+    backgrounds = ["--background", "blur", "--background", "mean"]
+    run(*pair, *arguments, *backgrounds, "--out", tmp_path / "out", "--quiet")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["method"], summary["evaluations"]) == ("two-tower", 24)
+    assert (summary["n_query"], summary["n_retrieved"]) == (3, 4)
+    assert summary["background"] == ["blur", "mean"]
+    assert summary["inefficiency"] < 1e-5
+
+
 def unusual_pictures(folder):
     colours = rng.integers(0, 255, (30, 50, 3), np.uint8)
     exif = Image.Exif()
@@ -170,7 +198,8 @@ def failing(tmp_path, pair):
     yield [left, right, "--budget", 0], "at least"
     yield [left, right, "--budget", -5], "budget"
     yield [left, right, "--budget", 10**13, "--method", "kernel-sam"], "available"
-    yield [left, right, "--players", "superpixels"], "kernel-shap"
+    regions = ["--players", "superpixels", "--method", "gram-sam"]
+    yield [left, right, *regions], "kernel-shap"
     yield [left, right, "--method", "sam", "--budget", 10], "closed form"
     yield [left, right, "--seed", -1], "seed"
     yield [left, right, "--out", ""], "--out is empty"
@@ -178,7 +207,7 @@ def failing(tmp_path, pair):
     yield [left, tmp_path / "pipe"], "not a regular file"
     yield [left, tmp_path / "page.eps"], "not a picture"
     yield [left, right, "--background", "sky"], "does not exist"
-    yield [left, right, "--backbone", "squeezenet1_1"], "weights"
+    yield [left, right, "--backbone", "resnet50_cub_margin"], "weights"
     yield [left, right, "--weights", tmp_path / "w.npz"], "w.npz"
     yield [left, right, "--weights", tmp_path / "none.pth"], "none.pth"
 

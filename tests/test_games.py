@@ -146,7 +146,7 @@ def test_superpixel_game_runs_the_network_on_masked_pictures(tiny, pictures, mas
 
 
 def test_wrong_choices_are_refused(tiny, pictures):
-    for arguments in ({"players": "pixels"}, {"masked": "left"}):
+    for arguments in ({"players": "pixel"}, {"masked": "left"}):
         with pytest.raises(sj.ShapjaxError, match="expected one of"):
             sj.similarity_game(tiny, *pictures, **arguments)
 

@@ -239,6 +239,20 @@ def test_parameters_and_the_versions_of_a_state_dict(tmp_path):
     assert_same(read_weights(write(tmp_path, "x.pth", data)), {"bias": value})
 
 
+def test_settings_beside_a_state_dict_are_left_out(tmp_path):
+    value = ARRAYS["conv.bias"]
+    settings = emit(Name("argparse", "Namespace")) + b")\x81" + emit({"lr": "fast"}) + b"b"
+    device = emit(Call(Name("torch", "device"), ("cuda", 0)))
+    state = emit(OrderedDict(bias=tensor("0", value)))
+    items = emit("state_dict") + state + emit("opt") + settings + emit("aux") + device
+    tree = b"\x80\x02}(" + items + b"u."
+    data = zip_bytes({"m/data.pkl": tree, "m/data/0": value.tobytes()})
+    assert_same(read_weights(write(tmp_path, "x.pth.tar", data)), {"bias": value})
+    alone = zip_bytes({"m/data.pkl": b"\x80\x02}(" + emit("opt") + settings + b"u."})
+    with pytest.raises(WeightsError, match="'opt' is of type NoneType"):
+        read_weights(write(tmp_path, "y.pth", alone))
+
+
 def test_protocol_4_and_python_2_dictionaries(tmp_path):
     def short(text):
         return b"\x8c" + bytes([len(text)]) + text.encode()

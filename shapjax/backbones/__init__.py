@@ -1,8 +1,8 @@
 """Backbones: pure networks with their weights and preprocessing, loaded by name.
 
 >>> from shapjax.backbones import load, names
->>> names()
-('shapjax_tiny', 'squeezenet1_1')
+>>> names()[:3]
+('shapjax_tiny', 'resnet18', 'resnet50')
 """
 
 from shapjax.backbones.loading import load, names

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from shapjax.backbones.folding import fold
+from shapjax.backbones.record import Backbone
 from shapjax.core.errors import WeightsError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 CHANNELS_FIRST: dict[int, tuple[int, ...]] = {4: (2, 3, 1, 0), 2: (1, 0)}
 """Axes that take torch's and Caffe's arrays to Flax's, by rank: OIHW to HWIO and OI to IO.
@@ -21,14 +22,73 @@ A depthwise convolution (C1HW) becomes HW1C, which Flax reads with ``feature_gro
 
 _LISTED = 10
 
+_COUNTER = "num_batches_tracked"
+"""How many batches torch's statistics were taken over; it plays no part in inference."""
+
+_IN_TORCH = {
+    "kernel": "weight",
+    "scale": "weight",
+    "embedding": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def torch_name(path: str) -> str:
+    """The name in a torch state dict of a variable whose module has the same path there."""
+    module, _, leaf = path.rpartition(".")
+    return f"{module}.{_IN_TORCH.get(leaf, leaf)}" if module else leaf
+
+
+class Layout(NamedTuple):
+    """How the arrays of a weight file become a network.
+
+    Attributes:
+        factory: makes the network as its publisher lays it out; it is only traced for shapes.
+        preprocessing: what turns a picture (or a text) into its input.
+        name_in_file: the file's name for a variable, from its dotted path in the network, such
+            as ``"layer1.0.conv1.kernel"``.
+        axes: transpositions of variables called ``kernel``, by rank, from the file's axes.
+        ignored: beginnings of names that the network has no use for; what else a file holds
+            beyond the network is an error.
+        arrange: what is done to the arrays before they are looked up, such as taking joint
+            projections apart.
+    """
+
+    factory: Callable[[], nnx.Module]
+    preprocessing: Any
+    name_in_file: Callable[[str], str] = torch_name
+    axes: Mapping[int, tuple[int, ...]] = CHANNELS_FIRST
+    ignored: tuple[str, ...] = ()
+    arrange: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+
+
+def fill_layout(name: str, layout: Layout, arrays: Mapping[str, np.ndarray]) -> Backbone:
+    """The backbone of the given weights; see ``fill`` for what is checked.
+
+    Args:
+        name: registry name.
+        layout: of these arrays.
+        arrays: weights by their names in the file.
+
+    Raises:
+        WeightsError: the arrays do not fit the network.
+    """
+    arrays = layout.arrange(arrays)
+    graphdef, state = fill(layout.factory, arrays, layout.name_in_file, layout.axes, layout.ignored)
+    return Backbone(name, layout.preprocessing, graphdef, state)
+
 
 def fill(
     factory: Callable[[], nnx.Module],
     arrays: Mapping[str, np.ndarray],
     name_in_file: Callable[[str], str] = str,
     axes: Mapping[int, tuple[int, ...]] | None = None,
+    ignored: tuple[str, ...] = (),
 ) -> tuple[Any, nnx.State]:
     """Structure and state of a network with the given weights, in evaluation mode.
+
+    Batch normalisations are merged into the convolutions before them (``fold``).
 
     Args:
         factory: makes the network, such as ``lambda: Net(rngs=nnx.Rngs(0))``; it is only traced
@@ -36,8 +96,9 @@ def fill(
         arrays: weights by their names in the file; every one must find its place.
         name_in_file: the file's name for a variable, from its dotted path in the network, such
             as ``"fire2.squeeze1x1.kernel"``; by default they are the same.
-        axes: transpositions by rank from the file's axes to Flax's, such as ``CHANNELS_FIRST``;
-            by default none.
+        axes: transpositions of variables called ``kernel``, by rank, from the file's axes to
+            Flax's, such as ``CHANNELS_FIRST``; by default none.
+        ignored: beginnings of names to leave out.
 
     Returns:
         ``(graphdef, state)`` as ``nnx.split`` gives them, in the network's own dtypes.
@@ -54,9 +115,19 @@ def fill(
         for path, variable in nnx.to_flat_state(abstract)
     }
     axes = axes or {}
+    arrays = {
+        name: array
+        for name, array in arrays.items()
+        if not name.startswith(ignored) and not name.endswith(_COUNTER)
+    }
     converted = {
-        name: _convert(arrays[name], variable.shape, variable.dtype, axes.get(len(variable.shape)))
-        for name, (_, variable) in slots.items()
+        name: _convert(
+            arrays[name],
+            variable.shape,
+            variable.dtype,
+            axes.get(len(variable.shape)) if path[-1] == "kernel" else None,
+        )
+        for name, (path, variable) in slots.items()
         if name in arrays
     }
     faults = [f"{name} missing" for name in slots if name not in arrays]
@@ -69,12 +140,11 @@ def fill(
             f"{len(faults)} of the arrays do not fit the network ({shown}{more}); give weights "
             "of this architecture."
         )
-    return graphdef, nnx.from_flat_state(
-        [
-            (path, variable.replace(jnp.asarray(converted[name])))
-            for name, (path, variable) in slots.items()
-        ]
+    state = nnx.from_flat_state(
+        [(path, variable.replace(converted[name])) for name, (path, variable) in slots.items()]
     )
+    graphdef, state = nnx.split(fold(nnx.merge(graphdef, state)))
+    return graphdef, jax.tree.map(jnp.asarray, state)
 
 
 def _convert(

@@ -1,73 +1,98 @@
-"""The backbones there are, by name, and how each comes by its weights."""
+"""Backbones by name: from the weights given, or from their publisher's by way of the cache."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shapjax.backbones.registry import ROWS, Published, Row
 from shapjax.core.errors import ShapjaxError, WeightsError
 
 if TYPE_CHECKING:
     from shapjax.backbones.record import Backbone
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Weight files in a folder as the Hugging Face hub has them, the preferred one first."""
 
 Weights = str | os.PathLike[str] | Mapping[str, Any]
 
 
 def names() -> tuple[str, ...]:
     """The names that ``load`` knows; the first is the default, which needs no weights."""
-    return tuple(_REGISTRY)
+    return tuple(ROWS)
 
 
 def load(name: str, weights: Weights | None = None) -> Backbone:
     """A backbone with its weights and the preprocessing that belongs to them.
 
+    Weights that are not given come from the cache (``$SHAPJAX_CACHE``, by default
+    ``~/.cache/shapjax``), else from their publisher, whose file is checked, converted once and
+    kept there.
+
     Args:
         name: one of ``names()``.
-        weights: path of an ``.npz``, ``.safetensors``, ``.pth`` or ``.pt`` file, or a dictionary
-            of NumPy, JAX or torch arrays (a state dict); may be left out where the package
-            brings weights along.
+        weights: path of an ``.npz``, ``.safetensors``, ``.pth`` or ``.pt`` file; or a dictionary
+            of NumPy, JAX or torch arrays (a state dict); or a folder as the Hugging Face hub has
+            them, which for texts also holds the vocabulary; or which of the published weights,
+            such as ``"imagenet1k_v1"`` or ``"200_epochs"``; by default the first of them.
 
     Raises:
         ShapjaxError: there is no backbone of that name.
-        WeightsError: weights are needed and not given, cannot be read, or do not fit.
+        WeightsError: weights are needed and not given, cannot be downloaded (the message says
+            which file to put where), cannot be read, or do not fit.
     """
-    if not isinstance(name, str) or name not in _REGISTRY:
+    if not isinstance(name, str) or name not in ROWS:
         raise ShapjaxError(
             f"got backbone name {name!r}, expected one of {', '.join(names())}; give one of them."
         )
-    return _REGISTRY[name](weights)
+    row = ROWS[name]
+    # Networks are imported when asked for: they need flax, which takes a second to import.
+    module = importlib.import_module(f"shapjax.backbones.{row.module}")
+    if weights is None and not row.published:
+        weights = getattr(module, "EMBEDDED", None)
+        if weights is None:
+            raise WeightsError(f"{name} comes without weights; give {row.wanted}.")
+    if weights is None or (isinstance(weights, str) and weights in row.published):
+        from shapjax.backbones.cache import published_backbone
 
-
-# Backbones are imported when asked for: they need flax, which takes a second to import.
-
-
-def _shapjax_tiny(weights: Weights | None) -> Backbone:
-    from flax import nnx
-
-    from shapjax.backbones import shapjax_tiny
-    from shapjax.backbones.filling import fill
-    from shapjax.backbones.readers import read_weights
-    from shapjax.backbones.record import Backbone
-
-    arrays = read_weights(shapjax_tiny.EMBEDDED if weights is None else weights)
-    graphdef, state = fill(lambda: shapjax_tiny.ShapjaxTiny(rngs=nnx.Rngs(0)), arrays)
-    return Backbone(shapjax_tiny.NAME, shapjax_tiny.PREPROCESSING, graphdef, state)
-
-
-def _squeezenet(weights: Weights | None) -> Backbone:
-    from shapjax.backbones import squeezenet
+        published = row.published[weights or next(iter(row.published))]
+        return published_backbone(name, module, published)
+    from shapjax.backbones.filling import fill_layout
     from shapjax.backbones.readers import read_weights
 
-    if weights is None:
-        raise WeightsError(
-            f"{squeezenet.NAME} comes without weights, expected a weight file; give torchvision's "
-            "squeezenet1_1-b8a52dc0.pth or SqueezeNet v1.1 from Caffe as an .npz file."
-        )
-    return squeezenet.from_arrays(read_weights(weights))
+    weights = _in_folder(weights)
+    arrays = read_weights(weights)
+    backbone = fill_layout(name, module.layout(name, arrays), arrays)
+    if hasattr(backbone.preprocessing, "beside") and not isinstance(weights, Mapping):
+        beside = backbone.preprocessing.beside(Path(weights).parent)
+        return dataclasses.replace(backbone, preprocessing=beside)
+    published = _published_file(row, weights)
+    if published is not None and published.preprocessing is not None:
+        return dataclasses.replace(backbone, preprocessing=published.preprocessing)
+    return backbone
 
 
-_REGISTRY: dict[str, Callable[[Weights | None], Backbone]] = {
-    "shapjax_tiny": _shapjax_tiny,
-    "squeezenet1_1": _squeezenet,
-}
+def _in_folder(weights: Weights) -> Weights:
+    """The weight file of a folder of the hub's files; what is no folder as it came."""
+    if isinstance(weights, str | os.PathLike) and Path(weights).is_dir():
+        files = [Path(weights) / name for name in HUB_FILES]
+        found = next((file for file in files if file.is_file()), None)
+        if found is None:
+            raise WeightsError(
+                f"the folder {weights} has no weights, expected one of {', '.join(HUB_FILES)}; "
+                "name the weight file itself."
+            )
+        return found
+    return weights
+
+
+def _published_file(row: Row, weights: Weights) -> Published | None:
+    """The published weights whose file has the name of the one given: it decides on the crop."""
+    if isinstance(weights, Mapping):
+        return None
+    file = Path(weights).name
+    return next((entry for entry in row.published.values() if entry.file == file), None)

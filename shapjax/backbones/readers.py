@@ -153,6 +153,9 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".safetensors": _read_safetensors,
     ".pth": read_torch,
     ".pt": read_torch,
+    ".bin": read_torch,
+    # MoCo's authors end their names in ".pth.tar"; it is no tar archive.
+    ".tar": read_torch,
 }
 
 

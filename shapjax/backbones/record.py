@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shapjax.core.checks import one_of
-from shapjax.core.errors import ImageError
+from shapjax.core.errors import ImageError, ShapjaxError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,6 +26,7 @@ class Preprocessing:
         mean: subtracted from each channel, in units of [0, 1] RGB.
         std: each channel is divided by it, in units of [0, 1] RGB.
         channels: order of the channels that the network expects.
+        resampling: how the publisher resizes before the crop.
     """
 
     size: int
@@ -33,6 +34,45 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     channels: Literal["RGB", "BGR"] = "RGB"
+    resampling: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def pixels(self, image: Image.Image, fit: Literal["crop", "stretch"] = "crop") -> np.ndarray:
+        """RGB in [0, 1] at the input size, float32 [size, size, 3]; see ``Backbone.resize``."""
+        from PIL import Image
+
+        if image.mode != "RGB":
+            raise ImageError(
+                f"got a picture of mode {image.mode}, expected RGB; convert it first, "
+                "for example with shapjax.load_image."
+            )
+        one_of(fit, ("crop", "stretch"), "fit")
+        size = self.size
+        if fit == "crop":
+            # The rounding is torchvision's, so that its pictures come out to the pixel.
+            short = min(image.size)
+            width, height = (max(size, self.resize * side // short) for side in image.size)
+            image = image.resize((width, height), Image.Resampling[self.resampling.upper()])
+            left, top = round((width - size) / 2), round((height - size) / 2)
+            image = image.crop((left, top, left + size, top + size))
+        else:
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(image, np.float32) / np.float32(255)
+
+    def normalise(self, rgb: jax.Array) -> jax.Array:
+        """Network input from RGB in [0, 1], [..., 3]; see ``Backbone.normalise``."""
+        mean, std = (jnp.asarray(part, jnp.float32) for part in (self.mean, self.std))
+        x = (jnp.asarray(rgb, jnp.float32) - mean) / std
+        return x[..., ::-1] if self.channels == "BGR" else x
+
+    def prepare(self, image: Image.Image, fit: Literal["crop", "stretch"] = "crop") -> jax.Array:
+        """Network input from a picture, float32 [size, size, 3]."""
+        return self.normalise(jnp.asarray(self.pixels(image, fit)))
+
+
+IMAGENET = Preprocessing(
+    size=224, resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
+"""RGB in [0, 1] less ImageNet's mean over its standard deviation: most of torchvision's weights."""
 
 
 @jax.tree_util.register_dataclass
@@ -45,42 +85,69 @@ class Backbone:
 
     Attributes:
         name: registry name.
-        preprocessing: how pictures become input.
+        preprocessing: how pictures (or texts, where the network reads those) become input.
         state: the network's arrays (an ``nnx.State`` as a pure pytree).
         graphdef: the network's structure (hashable, static).
     """
 
     name: str = dataclasses.field(metadata={"static": True})
-    preprocessing: Preprocessing = dataclasses.field(metadata={"static": True})
+    preprocessing: Any = dataclasses.field(metadata={"static": True})
     graphdef: Any = dataclasses.field(metadata={"static": True})
     state: Any
 
+    @property
+    def network(self) -> Any:
+        """The network itself, an ``nnx`` module of ``shapjax.backbones.network.Network``."""
+        from flax import nnx
+
+        return nnx.merge(self.graphdef, self.state)
+
+    @property
+    def text(self) -> Backbone:
+        """The tower that embeds texts where this one embeds pictures (CLIP).
+
+        Raises:
+            ShapjaxError: the network has no second tower.
+        """
+        from flax import nnx
+
+        if not hasattr(self.preprocessing, "text"):
+            raise ShapjaxError(
+                f"{self.name} has no tower for texts; give a backbone that has one, such as "
+                "clip_vit_b_32."
+            )
+        parts = nnx.split(self.network.text)
+        return Backbone(f"{self.name} (text)", self.preprocessing.text, *parts)
+
     def features(self, x: jax.Array) -> jax.Array:
-        """The last feature map, the locations players live on.
+        """The last feature map or the last tokens: what players live on.
 
         Args:
-            x: normalised input, float32 [B, size, size, 3].
+            x: normalised input, float32 [B, size, size, 3] for pictures.
 
         Returns:
-            float32 [B, h, w, C].
+            float32 [B, h, w, C], a map, or [B, tokens, C].
         """
-        from flax import nnx
+        return self.network.features(x)
 
-        return nnx.merge(self.graphdef, self.state).features(x)
+    def maps(self, x: jax.Array) -> dict[str, jax.Array]:
+        """The output of every stage of the network by name, in order; the last is ``features``."""
+        return self.network.maps(x)
 
     def head(self, features: jax.Array) -> jax.Array:
-        """Whatever the network does after the feature map: class scores, or pooled features.
+        """Whatever the publisher's network does after the features: class scores, for most.
 
         Args:
-            features: float32 [B, h, w, C].
+            features: as ``features`` gives them.
         """
-        from flax import nnx
-
-        return nnx.merge(self.graphdef, self.state).head(features)
+        return self.network.head(features)
 
     def embed(self, x: jax.Array) -> jax.Array:
-        """Global average of the feature map, float32 [B, C]: what similarity compares."""
-        return self.features(x).mean(axis=(1, 2))
+        """One vector for each input, float32 [B, C]: what similarity compares.
+
+        The global average of the feature map, unless the publisher compares something else.
+        """
+        return self.network.embed(x)
 
     def normalise(self, rgb: jax.Array) -> jax.Array:
         """Network input from RGB in [0, 1].
@@ -91,11 +158,7 @@ class Backbone:
         Returns:
             Same shape, float32, in the network's channel order and scale.
         """
-        record = self.preprocessing
-        x = (jnp.asarray(rgb, jnp.float32) - jnp.asarray(record.mean, jnp.float32)) / jnp.asarray(
-            record.std, jnp.float32
-        )
-        return x[..., ::-1] if record.channels == "BGR" else x
+        return self.preprocessing.normalise(rgb)
 
     def resize(self, image: Image.Image, fit: Literal["crop", "stretch"] = "crop") -> np.ndarray:
         """RGB in [0, 1] at the network's input size.
@@ -112,25 +175,11 @@ class Backbone:
         Raises:
             ImageError: the mode is not RGB.
         """
-        from PIL import Image
+        return self.preprocessing.pixels(image, fit)
 
-        if image.mode != "RGB":
-            raise ImageError(
-                f"got a picture of mode {image.mode}, expected RGB; convert it first, "
-                "for example with shapjax.load_image."
-            )
-        one_of(fit, ("crop", "stretch"), "fit")
-        size = self.preprocessing.size
-        if fit == "crop":
-            scale = self.preprocessing.resize / min(image.size)
-            width, height = (max(size, round(side * scale)) for side in image.size)
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-            left, top = (width - size) // 2, (height - size) // 2
-            image = image.crop((left, top, left + size, top + size))
-        else:
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(image, np.float32) / np.float32(255)
+    def preprocess(self, source: Any, *settings: Any, **named: Any) -> jax.Array:
+        """Network input from a picture (or a text): the ``prepare`` of ``preprocessing``.
 
-    def preprocess(self, image: Image.Image, fit: Literal["crop", "stretch"] = "crop") -> jax.Array:
-        """Network input from a picture: ``normalise(resize(image))``, float32 [size, size, 3]."""
-        return self.normalise(jnp.asarray(self.resize(image, fit)))
+        For pictures ``normalise(resize(image, fit))``, float32 [size, size, 3].
+        """
+        return self.preprocessing.prepare(source, *settings, **named)

@@ -7,12 +7,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import jax
 import numpy as np
 from flax import nnx
 
+from shapjax.backbones.filling import Layout
+from shapjax.backbones.network import Network, Stage
 from shapjax.backbones.record import Preprocessing
 
 NAME = "shapjax_tiny"
@@ -52,7 +55,7 @@ class Down(nnx.Module):
         return nnx.relu(self.norm(self.conv(x)))
 
 
-class ShapjaxTiny(nnx.Module):
+class ShapjaxTiny(Network):
     """A local network: 8 x 8 locations of 128 channels, each seeing 60 x 60 pixels.
 
     Every location is centred on its 16 x 16 cell of the 128 x 128 input. The last feature map
@@ -70,18 +73,10 @@ class ShapjaxTiny(nnx.Module):
         self.block16 = Residual(128, 1, rngs=rngs)
         self.out = Down(128, 128, side=1, stride=1, rngs=rngs)
 
-    def features(self, x: jax.Array) -> jax.Array:
-        """The last feature map.
-
-        Args:
-            x: normalised input, float32 [B, 128, 128, 3].
-
-        Returns:
-            float32 [B, 8, 8, 128], non-negative.
-        """
-        x = self.block4(self.stem(x))
-        x = self.block8b(self.block8a(self.down8(x)))
-        return self.out(self.block16(self.down16(x)))
+    def stages(self) -> list[Stage]:
+        """One for each layer; ``out`` gives [B, 8, 8, 128] from 128 x 128, non-negative."""
+        layers = ("stem", "block4", "down8", "block8a", "block8b", "down16", "block16", "out")
+        return [(layer, getattr(self, layer)) for layer in layers]
 
     def head(self, features: jax.Array) -> jax.Array:
         """The pooled features: this network classifies nothing, it only compares.
@@ -93,6 +88,11 @@ class ShapjaxTiny(nnx.Module):
             float32 [B, 128].
         """
         return features.mean(axis=(1, 2))
+
+
+def layout(name: str, names: Collection[str]) -> Layout:
+    """The names and axes of the network itself."""
+    return Layout(lambda: ShapjaxTiny(rngs=nnx.Rngs(0)), PREPROCESSING, str, {})
 
 
 def save_weights(path: str | Path, state: nnx.State) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
-from shapjax.backbones.filling import CHANNELS_FIRST, fill
-from shapjax.backbones.record import Backbone, Preprocessing
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-NAME = "squeezenet1_1"
+from shapjax.backbones.filling import Layout
+from shapjax.backbones.layers import Conv
+from shapjax.backbones.network import Network, Stage
+from shapjax.backbones.record import IMAGENET, Preprocessing
 
 CAFFE = Preprocessing(
     size=227,
@@ -25,11 +21,6 @@ CAFFE = Preprocessing(
     channels="BGR",
 )
 """BGR in 0..255 less the mean (104, 117, 123): forresti/SqueezeNet, SqueezeNet_v1.1."""
-
-TORCHVISION = Preprocessing(
-    size=224, resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
-"""RGB in [0, 1] less ImageNet's mean over its standard deviation: SqueezeNet1_1_Weights."""
 
 _TORCHVISION_LAYERS = {
     "conv1": "features.0",
@@ -44,14 +35,16 @@ _TORCHVISION_LAYERS = {
     "conv10": "classifier.1",
 }
 
+_POOL_BEFORE = (2, 4, 6)
+
 
 class Fire(nnx.Module):
     """A 1x1 convolution to few channels, then 1x1 and 3x3 convolutions side by side."""
 
     def __init__(self, inputs: int, squeezed: int, expanded: int, *, rngs: nnx.Rngs):
-        self.squeeze1x1 = nnx.Conv(inputs, squeezed, (1, 1), rngs=rngs)
-        self.expand1x1 = nnx.Conv(squeezed, expanded, (1, 1), rngs=rngs)
-        self.expand3x3 = nnx.Conv(squeezed, expanded, (3, 3), padding=1, rngs=rngs)
+        self.squeeze1x1 = Conv(inputs, squeezed, (1, 1), rngs=rngs)
+        self.expand1x1 = Conv(squeezed, expanded, (1, 1), rngs=rngs)
+        self.expand3x3 = Conv(squeezed, expanded, (3, 3), padding=1, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, inputs] to [B, h, w, 2 * expanded], non-negative."""
@@ -59,7 +52,7 @@ class Fire(nnx.Module):
         return nnx.relu(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], axis=-1))
 
 
-class SqueezeNet11(nnx.Module):
+class SqueezeNet11(Network):
     """SqueezeNet 1.1 up to its class scores.
 
     Source: Iandola et al. 2016 (arXiv 1602.07360) and the prototxt of forresti/SqueezeNet,
@@ -67,7 +60,7 @@ class SqueezeNet11(nnx.Module):
     """
 
     def __init__(self, *, rngs: nnx.Rngs):
-        self.conv1 = nnx.Conv(3, 64, (3, 3), strides=2, padding="VALID", rngs=rngs)
+        self.conv1 = Conv(3, 64, (3, 3), strides=2, padding="VALID", rngs=rngs)
         self.fire2 = Fire(64, 16, 64, rngs=rngs)
         self.fire3 = Fire(128, 16, 64, rngs=rngs)
         self.fire4 = Fire(128, 32, 128, rngs=rngs)
@@ -76,21 +69,20 @@ class SqueezeNet11(nnx.Module):
         self.fire7 = Fire(384, 48, 192, rngs=rngs)
         self.fire8 = Fire(384, 64, 256, rngs=rngs)
         self.fire9 = Fire(512, 64, 256, rngs=rngs)
-        self.conv10 = nnx.Conv(512, 1000, (1, 1), rngs=rngs)
+        self.conv10 = Conv(512, 1000, (1, 1), rngs=rngs)
 
-    def features(self, x: jax.Array) -> jax.Array:
-        """The output of fire9, the last map before the classifier.
+    def stages(self) -> list[Stage]:
+        """``conv1``, ``pool1``, ``fire2`` and so on; ``fire9`` is the last map.
 
-        Args:
-            x: normalised input, float32 [B, H, W, 3].
-
-        Returns:
-            float32 [B, h, w, 512], non-negative; 14 x 14 from 227 x 227, 13 x 13 from 224 x 224.
+        Its output is float32 [B, h, w, 512], non-negative; 14 x 14 from 227 x 227, 13 x 13 from
+        224 x 224.
         """
-        x = _pool(nnx.relu(self.conv1(x)))
-        x = _pool(self.fire3(self.fire2(x)))
-        x = _pool(self.fire5(self.fire4(x)))
-        return self.fire9(self.fire8(self.fire7(self.fire6(x))))
+        stages: list[Stage] = [("conv1", lambda x: nnx.relu(self.conv1(x)))]
+        for number in range(2, 10):
+            if number in _POOL_BEFORE:
+                stages.append((f"pool{number - 1}", _pool))
+            stages.append((f"fire{number}", getattr(self, f"fire{number}")))
+        return stages
 
     def head(self, features: jax.Array) -> jax.Array:
         """Scores of the 1,000 ImageNet classes, before the softmax.
@@ -111,24 +103,17 @@ def _pool(x: jax.Array) -> jax.Array:
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray]) -> Backbone:
-    """The backbone with the preprocessing that its weights were trained for.
+def layout(name: str, names: Collection[str]) -> Layout:
+    """Caffe's names (``"fire2/squeeze1x1/weight"`` and so on) or torchvision's, by the slashes.
 
-    Args:
-        arrays: ``"fire2/squeeze1x1/weight"`` and so on, OIHW (Caffe's preprocessing), or
-            torchvision's state dict (its preprocessing).
-
-    Raises:
-        WeightsError: names or shapes fit neither layout, or a value is not finite.
+    The preprocessing is the one that the weights were trained for.
     """
-    is_caffe = any("/" in name for name in arrays)
-    graphdef, state = fill(
+    is_caffe = any("/" in key for key in names)
+    return Layout(
         lambda: SqueezeNet11(rngs=nnx.Rngs(0)),
-        arrays,
+        CAFFE if is_caffe else IMAGENET,
         _name_in_caffe if is_caffe else _name_in_torchvision,
-        CHANNELS_FIRST,
     )
-    return Backbone(NAME, CAFFE if is_caffe else TORCHVISION, graphdef, state)
 
 
 def _name_in_caffe(path: str) -> str:

@@ -226,10 +226,17 @@ def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
     return result
 
 
+def _nothing(*_: Any) -> None:
+    """Stands for an object that is no weight."""
+
+
 _NAMES: dict[str, Any] = {
     "collections OrderedDict": _ordered_dict,
     "torch._utils _rebuild_tensor": _rebuild_tensor,
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_parameter": _rebuild_parameter,
+    # What training scripts save beside a state dict: their settings, which are left out.
+    "argparse Namespace": _nothing,
+    "torch device": _nothing,
     **{f"torch {name}": np.dtype(dtype) for name, dtype in _STORAGES.items()},
 }

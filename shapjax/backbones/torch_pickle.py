@@ -185,6 +185,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "GLOBAL": _Machine.find,
     "STACK_GLOBAL": _Machine.find_stacked,
     "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.call,
     "BINPERSID": _Machine.fetch_persistent,
     # The state of an object, such as the versions torch hangs on a state dict: not needed.
     "BUILD": lambda machine, _: machine.pop_last(1),

@@ -263,7 +263,3 @@ def _products(means: np.ndarray, root: np.ndarray | None) -> np.ndarray:
 
 def _flat(array: np.ndarray) -> np.ndarray:
     return array.reshape(len(array), math.prod(array.shape[1:]))
-
-
-# Their names among the explainers.
-Tower, encode_tower, cross_pairs = TowerPart, tower_part, combine

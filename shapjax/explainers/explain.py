@@ -3,78 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from shapjax.backbones.record import Backbone
+from shapjax.backbones.tokeniser import TextPreprocessing
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.evaluate import Progress, evaluate
-from shapjax.core.interactions import Interactions
-from shapjax.estimators.estimate import as_key, estimate
+from shapjax.core.evaluate import Progress
+from shapjax.estimators.estimate import as_key
 from shapjax.explainers.explanation import Explanation
-from shapjax.explainers.gram_sam import gram_sam
-from shapjax.explainers.sam import sam
-from shapjax.games.similarity import Picture, SimilarityGame, similarity_game
+from shapjax.explainers.methods import METHODS, Method, ends
+from shapjax.explainers.towers import BUDGET, explain_parts
+from shapjax.games.match import Picture, by_side
+from shapjax.games.parts import parts
+from shapjax.games.similarity import similarity_game
 
-Explain = Callable[[SimilarityGame, int, int, jax.Array, Progress | None], Interactions]
-"""(game, order, budget, key, progress) to the interactions that a method finds."""
-
-
-class Method(NamedTuple):
-    """A way to explain a match.
-
-    Attributes:
-        explain: finds the interactions.
-        players: kinds of players it works on; the first is its default.
-        budgets: coalitions it may use at first and second order by default; None: it uses none.
-    """
-
-    explain: Explain
-    players: tuple[Literal["features", "superpixels"], ...]
-    budgets: tuple[int, int] | None
-
-
-def _sam(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    assert game.grams is not None
-    return sam(game.grams)
-
-
-def _gram_sam(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    assert game.grams is not None
-    return gram_sam(game.grams, budget=budget, key=key, progress=progress)
-
-
-def _kernel(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    return estimate(
-        game.value_fn,
-        game.n_players,
-        index="STII" if order == 2 else "SV",
-        order=order,
-        budget=budget,
-        method="kernel-direct",
-        refits=0,
-        key=key,
-        chunk_size=game.chunk_size,
-        progress=progress,
-    )
-
-
-METHODS: dict[str, Method] = {
-    "sam": Method(_sam, ("features",), None),
-    "kernel-sam": Method(_kernel, ("features", "superpixels"), (5_000, 40_000)),
-    "gram-sam": Method(_gram_sam, ("features",), (5_000, 5_000)),
-    "kernel-shap": Method(_kernel, ("superpixels", "features"), (5_000, 20_000)),
-}
+__all__ = ["METHODS", "default_method", "explain"]
 
 
 def explain(
@@ -82,30 +29,60 @@ def explain(
     query: Picture,
     retrieved: Picture,
     *,
-    method: str = "gram-sam",
+    method: str | None = None,
     order: int = 2,
     side: Literal["query", "retrieved"] | None = None,
-    players: Literal["features", "superpixels"] | None = None,
-    background: Any = "blur",
+    players: Any = None,
+    background: Any = None,
+    rather_than: Any = None,
     budget: int | None = None,
     key: jax.Array | int = 0,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Why two pictures match, by the similarity of a backbone.
+    """Why two pictures or two texts match, by the similarity of a backbone.
+
+    ====================  =======  ===========  ================================================
+    method                orders   players      what it is
+    ====================  =======  ===========  ================================================
+    gram-sam              1, 2     features     Shapley(-Taylor), nearly exactly
+    sam                   1, 2     features     closed form, a heuristic for cosine
+    kernel-sam            1, 2     features     kernel regression
+    ig-sam                1, 2     features     integrated gradients, Hessians of the soft mask
+    integrated-jacobians  2        features     integrated gradients of both embeddings
+    gradcam, vesm         1        features     weighted channels, from one gradient
+    two-tower             1, 2     superpixels  Shapley(-Taylor) from encodes of each item; of
+                                                texts the only method, its players words
+    kernel-shap           1, 2     superpixels  kernel regression
+    lime                  1, 2     superpixels  L1 regression near the whole pictures
+    fixlip                2        superpixels  weighted Banzhaf, masks of one by masks of the other
+    sbsm                  1, 2     pixels/grid  windows of background slide over the pictures
+    partition-shap        1        pixels       Owen values over halved rectangles
+    ig                    1        pixels       integrated gradients
+    ====================  =======  ===========  ================================================
 
     Args:
-        model: a backbone, compared by the cosine of its globally pooled features.
-        query: path, PIL image or array.
+        model: a backbone, compared by the cosine of its globally pooled features where they
+            play, else of its embeddings.
+        query: path, PIL image or array; a text, where the model reads texts.
         retrieved: likewise.
-        method: ``"sam"`` (closed form, a heuristic for cosine), ``"kernel-sam"`` (kernel
-            regression on feature locations), ``"gram-sam"`` (nearly exact on feature
-            locations) or ``"kernel-shap"`` (kernel regression on superpixels).
+        method: a name from the table; by default gram-sam for features and two-tower for
+            regions and texts.
         order: 1, credit of the parts of one picture; 2, of pairs of parts.
         side: the picture whose parts play at first order, by default the retrieved one.
-        players: ``"features"`` or ``"superpixels"``; by default what the method is named for.
-        background: what replaces masked parts: ``"blur"``, ``"mean"``, ``"black"`` or a picture.
-        budget: the most coalitions evaluated; by default the paper's (5,000 at first order,
-            20,000 for Kernel SHAP and 40,000 for Kernel SAM at second; 5,000 for Gram SAM).
+        players: ``"features"``, ``"pixels"``, or regions: ``"superpixels"``, ``"grid"``,
+            ``"4x6"`` or ``(4, 6)``, a label map or its PNG; a dictionary gives each picture
+            regions of its own (see ``similarity_game``). By default the method's own. Of texts
+            ``"words"`` or ``"tokens"`` (see ``shapjax.parts``).
+        background: what replaces masked parts: ``"blur"``, ``"mean"``, ``"black"``, a picture, a
+            folder (its mean), ``"zero"`` for features, a list of these (averaged), or a
+            dictionary with one for each picture. By default the paper's: the mean colour for
+            sbsm and lime, else the blur. Of texts ``"drop"`` or ``"mask"``.
+        rather_than: a picture (or a list, or a folder) that might have been found instead: it
+            becomes the background of the retrieved picture, so that credit says what makes
+            that one the better match.
+        budget: the most coalitions evaluated (ig, ig-sam and integrated-jacobians: points on
+            the path; two-tower: encodes of both items together); by default the paper's where
+            it has one.
         key: PRNG key or seed.
         progress: called with (done, total) while coalitions are evaluated.
 
@@ -123,30 +100,54 @@ def explain(
         raise ShapjaxError(
             f"model is a {type(model).__name__}, expected a backbone from shapjax.backbones.load."
         )
-    record = METHODS[one_of(method, tuple(METHODS), "method")]
     order = whole_number(order, "order", low=1, high=2)
-    kind = record.players[0] if players is None else players
-    if kind not in record.players:
-        raise ShapjaxError(
-            f"players is {kind!r}, but {method} explains {' or '.join(record.players)}; "
-            "use kernel-shap for superpixels and gram-sam for features."
-        )
-    if budget is not None and record.budgets is None:
-        raise ShapjaxError(f"budget is {budget}, but {method} is a closed form; leave it out.")
-    if side is not None:
-        one_of(side, ("query", "retrieved"), "side")
-        if order == 2:
+    if isinstance(model.preprocessing, TextPreprocessing):
+        if method not in (None, "two-tower") or rather_than is not None:
+            asked = "rather_than" if rather_than is not None else f"method {method}"
             raise ShapjaxError(
-                f"side is {side!r}, but at order 2 both pictures play; leave it out."
+                f"{asked} is of pictures, but {model.name} reads texts, which two-tower explains; "
+                "leave it out."
             )
-    masked = "both" if order == 2 else side or "retrieved"
+        coalition_sides(order, side)
+        texts = [
+            parts(model, text, players=players, background=background)
+            for text in (query, retrieved)
+        ]
+        return explain_parts(
+            texts[0],
+            texts[1],
+            side=side,
+            order=order,
+            budget=BUDGET if budget is None else budget,
+            key=key,
+            progress=progress,
+        )
+    if method is None:
+        method = default_method(players)
+    record = METHODS[one_of(method, tuple(METHODS), "method")]
+    players = _players(method, record, order, players)
+    if budget is not None and record.budgets is None:
+        raise ShapjaxError(
+            f"budget is {budget}, but {method} has a closed form, without samples; leave it out."
+        )
+    masked = coalition_sides(order, side)
+    if rather_than is not None and masked == "query":
+        raise ShapjaxError(
+            "rather_than replaces parts of the retrieved picture, but only the query plays; "
+            'explain with side="retrieved" or order=2.'
+        )
+    if method == "vesm" and (background is not None or rather_than is not None):
+        raise ShapjaxError("vesm has no background; leave background and rather_than out.")
+    blank = record.background if background is None else background
+    if rather_than is not None:
+        blank = {"query": by_side(blank, "background")[0], "retrieved": rather_than}
     game = similarity_game(
-        model, query, retrieved, players=kind, masked=masked, background=background
+        model, query, retrieved, players=players, masked=masked, background=blank
     )
     if budget is None:
         budget = record.budgets[order - 1] if record.budgets else 0
     found = record.explain(game, order, budget, as_key(key), progress)
-    stats = found.stats or _ends(game)
+    stats = found.stats if "v_grand" in found.stats else {"evaluations": 2, **ends(game)}
     return Explanation(
         method=method,
         backbone=model.name,
@@ -161,8 +162,52 @@ def explain(
     )
 
 
-def _ends(game: SimilarityGame) -> dict[str, float]:
-    """Worth of no part and of all parts, for a closed form that evaluates nothing."""
-    ends = np.stack([np.zeros(game.n_players, bool), np.ones(game.n_players, bool)])
-    v_empty, v_grand = np.asarray(evaluate(game.value_fn, ends), float)
-    return {"v_empty": v_empty, "v_grand": v_grand, "evaluations": len(ends)}
+def default_method(players: Any) -> str:
+    """The method for players that came without one."""
+    return "gram-sam" if players is None or _family(players) == "features" else "two-tower"
+
+
+def coalition_sides(order: int, side: str | None) -> Literal["query", "retrieved", "both"]:
+    """Which items have players.
+
+    Raises:
+        ShapjaxError: the order is not 1 or 2, or the side does not go with it.
+    """
+    order = whole_number(order, "order", low=1, high=2)
+    if side is not None:
+        one_of(side, ("query", "retrieved"), "side")
+    if order == 1:
+        return "query" if side == "query" else "retrieved"
+    if side is not None:
+        raise ShapjaxError(f"side is {side!r}, but at order 2 both items play; leave it out.")
+    return "both"
+
+
+def _players(method: str, record: Method, order: int, players: Any) -> Any:
+    """The players that a method works on: what the caller wants, or its own."""
+    taken = record.players[order - 1]
+    if not taken:
+        raise ShapjaxError(
+            f"order is {order}, but {method} has only order {3 - order}; "
+            f"explain with order={3 - order}."
+        )
+    if players is None:
+        return taken[0]
+    family = _family(players)
+    if family not in map(_family, taken):
+        shown = players if isinstance(players, str) else family
+        others = [
+            name
+            for name, other in METHODS.items()
+            if family in map(_family, other.players[order - 1])
+        ]
+        raise ShapjaxError(
+            f"players is {shown!r}, but {method} explains {' or '.join(taken)} at order {order}; "
+            f"use {' or '.join(others) if others else 'other players'}."
+        )
+    return players
+
+
+def _family(players: Any) -> str:
+    """Features, pixels, or regions of any other kind."""
+    return players if isinstance(players, str) and players in ("features", "pixels") else "regions"

@@ -34,6 +34,8 @@ class Explanation:
         evaluations: coalitions that were evaluated (Gram SAM: around which all derivatives were
             taken).
         seconds: wall time, compilation included.
+        query_names: what each query player shows, where it is a text's word or token.
+        retrieved_names: likewise for the retrieved item.
     """
 
     method: str
@@ -46,6 +48,8 @@ class Explanation:
     v_empty: float
     evaluations: int
     seconds: float
+    query_names: tuple[str, ...] | None = None
+    retrieved_names: tuple[str, ...] | None = None
 
     @property
     def order(self) -> int:
@@ -125,6 +129,7 @@ class Explanation:
             if labels is not None:
                 arrays[f"{side}_players"] = labels
         header = {name: getattr(self, name) for name in _SCALARS}
+        header |= {name: getattr(self, name) for name in ("query_names", "retrieved_names")}
         save_npz(path, {**arrays, "explanation": np.array(json.dumps(header))})
 
     @staticmethod
@@ -144,7 +149,10 @@ class Explanation:
             raise ShapjaxError(
                 f"{path} is an npz archive but not an explanation; give one written by shapjax."
             ) from None
+        names = {side: header.get(f"{side}_names") for side in ("query", "retrieved")}
         return Explanation(
+            query_names=None if names["query"] is None else tuple(names["query"]),
+            retrieved_names=None if names["retrieved"] is None else tuple(names["retrieved"]),
             interactions=Interactions.from_arrays(own, str(path)),
             query_players=arrays.get("query_players"),
             retrieved_players=arrays.get("retrieved_players"),

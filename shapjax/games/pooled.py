@@ -21,6 +21,8 @@ from shapjax.core.errors import ShapjaxError
 class Grams(NamedTuple):
     """Gram matrices of one pair of pictures; row and column 0 belong to the backgrounds.
 
+    A leading axis of all three is several backgrounds, over which worths are averaged.
+
     Attributes:
         qq: query rows with query rows, float [1 + nq, 1 + nq].
         qr: query rows with retrieved rows, float [1 + nq, 1 + nr].
@@ -34,12 +36,12 @@ class Grams(NamedTuple):
     @property
     def n_query(self) -> int:
         """Players on the query."""
-        return self.qr.shape[0] - 1
+        return self.qr.shape[-2] - 1
 
     @property
     def n_retrieved(self) -> int:
         """Players on the retrieved picture."""
-        return self.qr.shape[1] - 1
+        return self.qr.shape[-1] - 1
 
 
 def pooled_rows(features: jax.Array, background: jax.Array) -> jax.Array:
@@ -131,6 +133,8 @@ def _dot(grams: Grams, masks: jax.Array) -> jax.Array:
 
 
 def _cosine(grams: Grams, masks: jax.Array) -> jax.Array:
+    if grams.qr.ndim > 2:
+        return jax.vmap(_cosine, (0, None))(grams, masks).mean(axis=0)
     query, retrieved = with_background(masks, grams)
     dots = ((query @ grams.qr) * retrieved).sum(axis=1)
     norms = [((z @ g) * z).sum(axis=1) for z, g in ((query, grams.qq), (retrieved, grams.rr))]

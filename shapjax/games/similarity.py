@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +11,12 @@ from jax.tree_util import Partial
 
 from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of
-from shapjax.core.errors import ShapjaxError
-from shapjax.games.backgrounds import background
-from shapjax.games.images import load_image
+from shapjax.games.backgrounds import feature_cells
 from shapjax.games.masked import MaskedPicture, masked_game
-from shapjax.games.players import grid, superpixels
+from shapjax.games.match import Match, Picture, by_side, count_backgrounds
+from shapjax.games.players import label_map
 from shapjax.games.pooled import Grams, cosine_game, gram_matrices, pooled_rows, unmasked_row
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-Picture = Union[str, "os.PathLike[str]", "Image.Image", np.ndarray]
-
-PLAYERS = ("features", "superpixels")
 SIDES = ("query", "retrieved", "both")
 
 NETWORK_CHUNK = 64
@@ -43,6 +35,7 @@ class SimilarityGame(NamedTuple):
         retrieved_players: likewise.
         similarity: cosine of the whole pictures.
         chunk_size: coalitions per call.
+        match: the pictures, the network and the backgrounds.
     """
 
     value_fn: Partial
@@ -51,6 +44,12 @@ class SimilarityGame(NamedTuple):
     retrieved_players: np.ndarray | None
     similarity: float
     chunk_size: int
+    match: Match
+
+    @property
+    def n_query(self) -> int:
+        """Players on the query."""
+        return 0 if self.query_players is None else int(self.query_players.max()) + 1
 
     @property
     def n_players(self) -> int:
@@ -64,7 +63,7 @@ def similarity_game(
     query: Picture,
     retrieved: Picture,
     *,
-    players: Literal["features", "superpixels"] = "features",
+    players: Any = "features",
     masked: Literal["query", "retrieved", "both"] = "both",
     background: Any = "blur",
 ) -> SimilarityGame:
@@ -77,12 +76,16 @@ def similarity_game(
         query: path, PIL image or array.
         retrieved: likewise.
         players: ``"features"``, locations of the last feature map (worths come from Gram
-            matrices); or ``"superpixels"`` of the pictures (the network runs on every
-            coalition).
+            matrices); or regions of the pictures (the network runs on every coalition):
+            ``"superpixels"``, ``"pixels"``, ``"grid"`` (the cells of the feature map),
+            ``"4x6"`` or ``(4, 6)`` (rows and columns), a label map [H, W] or its PNG. A
+            dictionary with ``"query"`` and ``"retrieved"`` gives regions for each.
         masked: which pictures have players: ``"both"`` is the second-order game
             v(S) = d(mask(x, S), mask(y, S)), the others are first order.
-        background: ``"blur"``, ``"mean"``, ``"black"`` or a picture, which replaces what is
-            masked; feature players take its features.
+        background: ``"blur"``, ``"mean"``, ``"black"``, a picture, or a folder of pictures
+            (their mean), which replaces what is masked; feature players take its features, and
+            may take ``"zero"``. A list averages the worths over several; a dictionary with
+            ``"query"`` and ``"retrieved"`` gives each picture its own.
 
     Raises:
         ShapjaxError: an argument is not one of its choices, or the network gives NaN.
@@ -90,90 +93,93 @@ def similarity_game(
 
     Source: Hamilton et al. 2022, eqs. 2 and 6.
     """
-    one_of(players, PLAYERS, "players")
     one_of(masked, SIDES, "masked")
-    sides = [_Side.of(backbone, picture, background) for picture in (query, retrieved)]
-    plays = [masked in (name, "both") for name in ("query", "retrieved")]
-    build = _pooled if players == "features" else _superpixel
-    return build(backbone, sides, plays)
+    plays = (masked in ("query", "both"), masked in ("retrieved", "both"))
+    match = Match.of(backbone, query, retrieved, plays, background)
+    if isinstance(players, str) and players == "features":
+        return _pooled(match)
+    return _masked(match, by_side(players, "players"))
 
 
-class _Side(NamedTuple):
-    """One picture at the network's input size, and what replaces its parts: RGB [S, S, 3]."""
-
-    picture: np.ndarray
-    background: np.ndarray
-
-    @staticmethod
-    def of(backbone: Backbone, source: Picture, kind: Any) -> _Side:
-        picture = backbone.resize(load_image(source), fit="stretch")
-        return _Side(picture, background(kind, picture, backbone))
-
-
-@jax.jit
-def _features(backbone: Backbone, rgb: jax.Array) -> jax.Array:
-    return backbone.features(backbone.normalise(rgb))
-
-
-def _feature_maps(backbone: Backbone, sides: list[_Side]) -> np.ndarray:
-    """Feature maps of both pictures and both backgrounds, [2, 2, h, w, C].
-
-    Raises:
-        ShapjaxError: the network gives NaN or infinity.
-    """
-    rgb = np.stack([image for side in sides for image in side])
-    maps = np.asarray(_features(backbone, jnp.asarray(rgb)))
-    if not np.isfinite(maps).all():
-        raise ShapjaxError(
-            f"{backbone.name} gives NaN or infinity for these pictures; check its weights."
-        )
-    return maps.reshape(2, 2, *maps.shape[1:])
-
-
-def _pooled(backbone: Backbone, sides: list[_Side], plays: list[bool]) -> SimilarityGame:
+def _pooled(match: Match) -> SimilarityGame:
     # Gram matrices are made in the widest precision that JAX is set to.
-    maps = jnp.asarray(_feature_maps(backbone, sides), jnp.result_type(float))
-    rows = [
-        pooled_rows(picture, blank) if playing else unmasked_row(picture)
-        for (picture, blank), playing in zip(maps, plays, strict=True)
+    maps = jnp.asarray(match.feature_maps(), jnp.result_type(float))
+    rows = []
+    for side, playing in enumerate(match.plays):
+        if playing:
+            blanks = jnp.asarray(match.feature_blanks(side), maps.dtype)
+            rows.append(jax.vmap(pooled_rows, (None, 0))(maps[side], blanks))
+        else:
+            rows.append(unmasked_row(maps[side])[None])
+    count = count_backgrounds([len(row) for row in rows])
+    if count == 1:
+        grams = gram_matrices(rows[0][0], rows[1][0])
+    else:
+        whole = [jnp.broadcast_to(row, (count, *row.shape[1:])) for row in rows]
+        grams = jax.vmap(gram_matrices)(*whole)
+    labels = [
+        label_map("features", picture, feature_cells(match.backbone)) if playing else None
+        for picture, playing in zip(match.pictures, match.plays, strict=True)
     ]
-    grams = gram_matrices(*rows)
-    size = backbone.preprocessing.size
-    labels = grid(size, size, *maps.shape[2:4])
     return SimilarityGame(
         cosine_game(grams),
         grams,
-        labels if plays[0] else None,
-        labels if plays[1] else None,
-        _cosine(maps),
-        chunk_size=4096,
+        labels[0],
+        labels[1],
+        _cosine(maps.mean(axis=(1, 2))),
+        4096,
+        match,
     )
 
 
-def _superpixel(backbone: Backbone, sides: list[_Side], plays: list[bool]) -> SimilarityGame:
-    maps = _feature_maps(backbone, sides)
-    embeddings = jnp.asarray(maps[:, 0].mean(axis=(1, 2)))
+def _masked(match: Match, kinds: tuple[Any, Any]) -> SimilarityGame:
     labels = [
-        superpixels(side.picture) if playing else None
-        for side, playing in zip(sides, plays, strict=True)
+        label_map(kind, picture, feature_cells(match.backbone)) if playing else None
+        for kind, picture, playing in zip(kinds, match.pictures, match.plays, strict=True)
     ]
-    inputs = [
-        embedding if owners is None else _masked_picture(backbone, side, owners)
-        for side, owners, embedding in zip(sides, labels, embeddings, strict=True)
+    embeddings = match.embeddings()
+    game = masked_game(match.backbone, *masked_sides(match, labels, embeddings))
+    similarity = _cosine(embeddings)
+    return SimilarityGame(game, None, labels[0], labels[1], similarity, NETWORK_CHUNK, match)
+
+
+def masked_sides(
+    match: Match, labels: list[np.ndarray | None], embeddings: jax.Array
+) -> list[MaskedPicture | jax.Array]:
+    """Both sides of a masked game: a picture with players, or the embedding of one without.
+
+    Args:
+        match: the pictures.
+        labels: label map of each picture, None where it has no players.
+        embeddings: of the whole pictures, [2, C].
+    """
+    blanks = [
+        match.blanks(side) if owners is not None else None for side, owners in enumerate(labels)
     ]
-    game = masked_game(backbone, inputs[0], inputs[1])
-    similarity = _cosine(jnp.asarray(maps))
-    return SimilarityGame(game, None, labels[0], labels[1], similarity, NETWORK_CHUNK)
+    count = count_backgrounds([len(b) for b in blanks if b is not None])
+    normalise = match.backbone.normalise
+    sides: list[MaskedPicture | jax.Array] = []
+    for picture, owners, blank, embedding in zip(
+        match.pictures, labels, blanks, embeddings, strict=True
+    ):
+        if owners is None or blank is None:
+            sides.append(embedding)
+            continue
+        shown = np.broadcast_to(blank, (count, *blank.shape[1:]))
+        sides.append(
+            MaskedPicture(
+                normalise(jnp.asarray(picture)),
+                normalise(jnp.asarray(shown)),
+                jnp.asarray(owners),
+                jnp.ones(int(owners.max()) + 1, bool),
+            )
+        )
+    return sides
 
 
-def _masked_picture(backbone: Backbone, side: _Side, owners: np.ndarray) -> MaskedPicture:
-    picture, blank = (backbone.normalise(jnp.asarray(image)) for image in side)
-    return MaskedPicture(picture, blank, jnp.asarray(owners), jnp.ones(owners.max() + 1, bool))
-
-
-def _cosine(maps: jax.Array) -> float:
-    """Cosine of the pooled features of the two whole pictures."""
-    query, retrieved = maps[:, 0].mean(axis=(1, 2))
+def _cosine(embeddings: jax.Array) -> float:
+    """Cosine of the two whole pictures, from [2, C]."""
+    query, retrieved = embeddings
     return float(
         cosine_game(gram_matrices(query[None], retrieved[None]))(jnp.ones((1, 0), bool))[0]
     )

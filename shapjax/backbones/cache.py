@@ -1,0 +1,133 @@
+"""Published weights by way of the cache: downloaded, checked and converted once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import nnx
+
+from shapjax.backbones import filling, folding, layers, network, readers
+from shapjax.backbones.download import fetch
+from shapjax.backbones.filling import fill_layout
+from shapjax.backbones.folding import fold
+from shapjax.backbones.record import Backbone
+from shapjax.backbones.registry import Published
+from shapjax.core.errors import WeightsError
+from shapjax.core.files import write_whole
+
+
+def cache_folder() -> Path:
+    """``$SHAPJAX_CACHE``, else ``shapjax`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    chosen = os.environ.get("SHAPJAX_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "shapjax"
+
+
+def published_backbone(name: str, module: ModuleType, published: Published) -> Backbone:
+    """The backbone with its publisher's weights.
+
+    In the cache there are the publisher's file, as it came, and the arrays of the network, under
+    a name that changes when the code that converted them does. Processes that ask at once wait
+    for one another.
+
+    Args:
+        name: registry name.
+        module: with the network's ``layout``.
+        published: which weights.
+
+    Raises:
+        WeightsError: see ``fetch``; or the file does not fit the network.
+    """
+    folder = cache_folder() / name
+    converted = folder / f"{Path(published.file).stem}-{_code(module)}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot make {folder} ({error.strerror or error}); set SHAPJAX_CACHE to a writable "
+            "folder, or give weights=PATH."
+        ) from None
+    backbone = _read(name, module, converted)
+    if backbone is None:
+        with _alone(folder):
+            backbone = _read(name, module, converted) or _convert(
+                name, module, published, converted
+            )
+    if published.preprocessing is None:
+        return backbone
+    return dataclasses.replace(backbone, preprocessing=published.preprocessing)
+
+
+def _convert(name: str, module: ModuleType, published: Published, converted: Path) -> Backbone:
+    source = converted.parent / published.file
+    checked = fetch(published.url, published.digest, source)
+    arrays = readers.read_weights(source)
+    backbone = fill_layout(name, module.layout(name, arrays), arrays)
+    with source.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    record = {
+        "url": published.url,
+        "sha256": sha256,
+        "checked": checked,
+        "names": json.dumps(list(arrays)),
+    }
+    leaves = {
+        ".".join(map(str, path)): np.asarray(leaf[...], order="C")
+        for path, leaf in nnx.to_flat_state(backbone.state)
+    }
+    write_whole(converted, safetensors.numpy.save(leaves, record))
+    return backbone
+
+
+def _read(name: str, module: ModuleType, converted: Path) -> Backbone | None:
+    """The backbone of converted arrays, or None where there are none that can be used."""
+    if not converted.exists():
+        return None
+    try:
+        with safetensors.safe_open(converted, "numpy") as stream:
+            file_names = json.loads(stream.metadata()["names"])
+        arrays = readers.read_weights(converted)
+        layout = module.layout(name, file_names)
+        plain = layout._replace(
+            factory=lambda: fold(layout.factory()),
+            name_in_file=str,
+            axes={},
+            ignored=(),
+            arrange=dict,
+        )
+        return fill_layout(name, plain, arrays)
+    # A cache is there to save time: whatever is wrong with it, the file is converted again.
+    except Exception:
+        return None
+
+
+def _code(module: ModuleType) -> str:
+    """Eight digits that change with the code that lays out, reads, converts or folds weights."""
+    sources = (module, filling, folding, layers, network, readers)
+    text = b"".join(Path(str(source.__file__)).read_bytes() for source in sources)
+    return hashlib.sha256(text).hexdigest()[:8]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder of the cache; another process that wants it waits."""
+    try:
+        import fcntl
+    except ImportError:
+        # Without file locks the digest still keeps a mixture of two downloads out.
+        yield
+        return
+    with (folder / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

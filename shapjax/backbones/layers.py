@@ -1,0 +1,110 @@
+"""Layers that the convolutional networks are made of, for inference; maps are [B, h, w, C]."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from shapjax.backbones import winograd
+
+
+class Conv(nnx.Conv):
+    """``nnx.Conv``, faster on CPU where there is a faster way.
+
+    Pointwise kernels run as matrix products, and 3x3 kernels on CPU by Winograd's algorithm where
+    the shapes make it pay; the rest is XLA's convolution.
+    """
+
+    def __call__(self, inputs: jax.Array, out_sharding: object = None) -> jax.Array:
+        """Maps [B, h, w, inputs] to [B, h', w', outputs]."""
+        strides = self.strides if isinstance(self.strides, tuple) else (self.strides,) * 2
+        if self.feature_group_count != 1:
+            return super().__call__(inputs)
+        if self.kernel_size == (1, 1):
+            x = inputs[:, :: strides[0], :: strides[1]]
+            y = jnp.einsum("bhwi,io->bhwo", x, self.kernel[0, 0])
+        elif self._is_padded_3x3(strides) and inputs.dtype == jnp.float32:
+            y = _convolve3x3(inputs, self.kernel[...])
+        else:
+            return super().__call__(inputs)
+        return y if self.bias is None else y + self.bias[...]
+
+    def _is_padded_3x3(self, strides: tuple[object, ...]) -> bool:
+        is_padded = self.padding in (1, "SAME")
+        return self.kernel_size == (3, 3) and tuple(strides) == (1, 1) and is_padded
+
+
+def _convolve3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if not winograd.pays(x.shape, kernel.shape):
+        return _by_definition(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve3x3, default=_by_definition)
+
+
+def _by_definition(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation by stored statistics; ``fold`` merges it into the convolution before."""
+
+    def __init__(self, channels: int, epsilon: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.mean = nnx.BatchStat(jnp.zeros(channels))
+        self.var = nnx.BatchStat(jnp.ones(channels))
+        self.epsilon = epsilon
+
+    def gain(self) -> jax.Array:
+        """What a channel is multiplied by, float [C]."""
+        return self.scale[...] / (self.var[...] + self.epsilon) ** 0.5
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., C] to the same shape."""
+        return x * self.gain() + (self.bias[...] - self.mean[...] * self.gain())
+
+
+class Affine(nnx.Module):
+    """A factor and a summand for each channel: a normalisation that no convolution absorbs."""
+
+    def __init__(self, scale: jax.Array, bias: jax.Array):
+        self.scale = nnx.Param(scale)
+        self.bias = nnx.Param(bias)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., C] to the same shape."""
+        return x * self.scale[...] + self.bias[...]
+
+
+class Identity(nnx.Module):
+    """What remains of a normalisation that the convolution before it has absorbed."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``x`` itself."""
+        return x
+
+
+def max_pool(x: jax.Array, side: int, stride: int, padding: int = 0) -> jax.Array:
+    """Maxima of windows; what lies outside the map never counts."""
+    margin = (padding, padding)
+    window, strides = (1, side, side, 1), (1, stride, stride, 1)
+    margins = [(0, 0), margin, margin, (0, 0)]
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, margins)
+
+
+def average_pool_to(x: jax.Array, side: int) -> jax.Array:
+    """Averages of ``side`` x ``side`` bins that cover the map, as torch's adaptive pooling.
+
+    Bin i of n over a length L runs from floor(i L / n) to ceil((i + 1) L / n), so bins overlap
+    where n does not divide L.
+    """
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length == side:
+            continue
+        bins = [(i * length // side, -(-(i + 1) * length // side)) for i in range(side)]
+        parts = [jax.lax.slice_in_dim(x, *ends, axis=axis) for ends in bins]
+        x = jnp.stack([part.mean(axis=axis) for part in parts], axis=axis)
+    return x

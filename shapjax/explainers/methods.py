@@ -1,0 +1,415 @@
+"""The methods by name: what each is called with, plays on and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shapjax.core.evaluate import Progress, evaluate
+from shapjax.core.interactions import Interactions
+from shapjax.estimators.estimate import estimate
+from shapjax.estimators.two_tower import Embed
+from shapjax.explainers.activation_maps import similarity_gradcam, vesm
+from shapjax.explainers.gradients import pixel_gradients
+from shapjax.explainers.gram_sam import gram_sam
+from shapjax.explainers.ig_sam import ig_sam
+from shapjax.explainers.integrated_jacobians import integrated_jacobians
+from shapjax.explainers.partition_shap import partition_shap
+from shapjax.explainers.sam import sam
+from shapjax.explainers.towers import BUDGET, play_towers
+from shapjax.explainers.windows import joint_sbsm, sbsm
+from shapjax.games.masked import MaskedPicture, masked_game, tower
+from shapjax.games.players import label_map
+from shapjax.games.pooled import Grams, pooled_rows
+from shapjax.games.similarity import SimilarityGame, masked_sides
+
+Explain = Callable[[SimilarityGame, int, int, jax.Array, Progress | None], Interactions]
+"""(game, order, budget, key, progress) to the interactions that a method finds."""
+
+
+class Method(NamedTuple):
+    """A way to explain a match.
+
+    Attributes:
+        explain: finds the interactions.
+        players: what players it takes at first and at second order, the default in front:
+            ``"features"``, ``"pixels"``, or regions, which any of the others is; none: it has no
+            such order.
+        budgets: evaluations it may use at first and second order by default; None: a closed
+            form, or one gradient.
+        background: what replaces masked parts by default.
+    """
+
+    explain: Explain
+    players: tuple[tuple[str, ...], tuple[str, ...]]
+    budgets: tuple[int, int] | None
+    background: str = "blur"
+
+
+def over_backgrounds(
+    grams: Grams, key: jax.Array, budget: int, find: Callable[[Grams, jax.Array, int], Interactions]
+) -> Interactions:
+    """Mean of a method over the backgrounds of a game: indices are linear in the game.
+
+    Each background gets its share of the budget and a key of its own.
+    """
+    if grams.qr.ndim == 2:
+        return find(grams, key, budget)
+    count = len(grams.qr)
+    found = [
+        find(Grams(*(part[place] for part in grams)), own, budget // count)
+        for place, own in enumerate(jax.random.split(key, count))
+    ]
+    return mean_of(found)
+
+
+def mean_of(found: list[Interactions]) -> Interactions:
+    """Mean of independent interactions with their standard errors; evaluations add up."""
+    count = len(found)
+    mean = sum(found) / count
+    assert isinstance(mean, Interactions)
+    errors = [one.standard_errors for one in found]
+    standard_errors = None
+    if all(parts is not None for parts in errors):
+        standard_errors = tuple(
+            sum(part**2 for part in parts) ** 0.5 / count  # pyright: ignore[reportArgumentType]
+            for parts in zip(*errors, strict=True)  # pyright: ignore[reportArgumentType]
+        )
+    stats = {
+        name: sum(one.stats[name] for one in found) / (1 if name == "evaluations" else count)
+        for name in found[0].stats
+    }
+    return Interactions(mean.coefficients, mean.index, mean.n_players, standard_errors, stats)
+
+
+def _sam(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    assert game.grams is not None
+    return over_backgrounds(game.grams, key, budget, lambda grams, _, __: sam(grams))
+
+
+def _gram_sam(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    assert game.grams is not None
+    return over_backgrounds(
+        game.grams,
+        key,
+        budget,
+        lambda grams, own, share: gram_sam(grams, budget=share, key=own, progress=progress),
+    )
+
+
+def _ig_sam(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    assert game.grams is not None
+    return over_backgrounds(
+        game.grams,
+        key,
+        budget,
+        lambda grams, own, share: ig_sam(grams, budget=share, key=own, progress=progress),
+    )
+
+
+def _kernel(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    return estimate(
+        game.value_fn,
+        game.n_players,
+        index="STII" if order == 2 else "SV",
+        order=order,
+        budget=budget,
+        method="kernel-direct",
+        key=key,
+        chunk_size=game.chunk_size,
+        progress=progress,
+        refits=0,
+    )
+
+
+def _own_side(game: SimilarityGame) -> int:
+    """The picture that plays at first order: 0 the query, 1 the retrieved one."""
+    return 0 if game.match.plays[0] else 1
+
+
+def _first_order(values: Any, index: str, game: SimilarityGame, evaluations: int) -> Interactions:
+    """A map over the players of one picture, whatever its shape, as interactions."""
+    singles = np.asarray(values, np.float64).ravel()
+    stats = {**ends(game), "evaluations": evaluations}
+    empty = np.array([stats["v_empty"]])
+    return Interactions((empty, singles), index, len(singles), None, stats)
+
+
+def ends(game: SimilarityGame) -> dict[str, float]:
+    """Worth of no part and of all parts."""
+    masks = np.stack([np.zeros(game.n_players, bool), np.ones(game.n_players, bool)])
+    v_empty, v_grand = np.asarray(evaluate(game.value_fn, masks), float).tolist()
+    return {"v_empty": v_empty, "v_grand": v_grand}
+
+
+def _gradcam(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    side = _own_side(game)
+    maps = game.match.feature_maps()
+    other = maps[1 - side].mean(axis=(0, 1))
+    blank = game.match.feature_blanks(side).mean(axis=0)
+    return _first_order(similarity_gradcam(maps[side], blank, other), "GradCAM", game, 1)
+
+
+def _vesm(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    side = _own_side(game)
+    maps = game.match.feature_maps()
+    return _first_order(vesm(maps[side], maps[1 - side].mean(axis=(0, 1))), "VESM", game, 1)
+
+
+def _pixel_gradients(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    match, side = game.match, _own_side(game)
+    other = match.embeddings()[1 - side]
+    blanks = match.blanks(side)
+    nodes = max(1, budget // len(blanks))
+    picture = jnp.asarray(match.pictures[side])
+    total = np.zeros(picture.shape[:2])
+    for done, blank in enumerate(blanks, start=1):
+        total += np.asarray(
+            pixel_gradients(match.backbone, picture, jnp.asarray(blank), other, nodes=nodes)
+        )
+        if progress is not None:
+            progress(done * nodes, len(blanks) * nodes)
+    return _first_order(total / len(blanks), "IG", game, nodes * len(blanks))
+
+
+def _partition_shap(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    size = game.match.backbone.preprocessing.size
+    values, stats = partition_shap(
+        game.value_fn, size, size, budget=budget, chunk_size=game.chunk_size, progress=progress
+    )
+    empty = np.array([stats["v_empty"]])
+    return Interactions((empty, values.ravel()), "Owen", size * size, None, stats)
+
+
+def _sbsm(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    size = game.match.backbone.preprocessing.size
+    options = {"budget": budget, "key": key, "chunk_size": game.chunk_size, "progress": progress}
+    if order == 1:
+        values, evaluations = sbsm(game.value_fn, size, **options)
+        return _first_order(values, "SBSM", game, evaluations)
+    assert game.query_players is not None
+    assert game.retrieved_players is not None
+    match = game.match
+    pixels: list[np.ndarray | None] = [label_map("pixels", p, (1, 1)) for p in match.pictures]
+    sides = masked_sides(match, pixels, match.embeddings())
+    cross, evaluations = joint_sbsm(
+        masked_game(match.backbone, *sides), game.query_players, game.retrieved_players, **options
+    )
+    stats = {**ends(game), "evaluations": evaluations}
+    return cross_interactions(cross, np.array([stats["v_empty"]]), None, "SBSM", stats)
+
+
+def cross_interactions(
+    cross: np.ndarray,
+    empty: np.ndarray,
+    singles: np.ndarray | None,
+    index: str,
+    stats: dict[str, Any],
+) -> Interactions:
+    """Interactions whose pairs are those of a query and a retrieved part; all others are 0.
+
+    Args:
+        cross: [nq, nr].
+        empty: [1].
+        singles: [nq + nr], or None for zeros.
+        index: name.
+        stats: of the result.
+    """
+    n_query, n_retrieved = cross.shape
+    n = n_query + n_retrieved
+    pairs = np.zeros((n, n), cross.dtype)
+    pairs[:n_query, n_query:] = cross
+    alone = np.zeros(n, cross.dtype) if singles is None else singles
+    return Interactions((empty, alone, pairs[np.triu_indices(n, 1)]), index, n, None, stats)
+
+
+def _integrated_jacobians(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    match = game.match
+    maps = jnp.asarray(match.feature_maps(), jnp.result_type(float))
+    blanks = [jnp.asarray(match.feature_blanks(side), maps.dtype) for side in (0, 1)]
+    count = max(map(len, blanks))
+    nodes = max(1, budget // count)
+    found = []
+    for place in range(count):
+        rows = [
+            pooled_rows(x, blank[place % len(blank)]) for x, blank in zip(maps, blanks, strict=True)
+        ]
+        found.append(integrated_jacobians(*rows, nodes=nodes))
+    mean = sum(found) / count
+    assert isinstance(mean, Interactions)
+    stats = {**ends(game), "evaluations": nodes * count}
+    return Interactions(mean.coefficients, mean.index, mean.n_players, None, stats)
+
+
+def _two_tower(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    found = play_towers(_towers(game), budget, key, chunk_size=game.chunk_size, progress=progress)
+    stats = {**found.stats, "v_grand": game.similarity}
+    return Interactions(found.coefficients, found.index, found.n_players, None, stats)
+
+
+def _towers(game: SimilarityGame) -> list[tuple[Embed, int] | np.ndarray]:
+    """Both sides of a game of regions, whose embeddings' dot products are worths.
+
+    The function from masks to embeddings of a picture that plays and its number of players, and
+    the embedding of one that does not.
+    """
+    match = game.match
+    labels = [game.query_players, game.retrieved_players]
+    sides = masked_sides(match, labels, match.embeddings())
+    count = max(len(side.backgrounds) for side in sides if isinstance(side, MaskedPicture))
+    towers: list[tuple[Embed, int] | np.ndarray] = []
+    for side in sides:
+        if isinstance(side, MaskedPicture):
+            embed = _padded(tower(match.backbone, side), game.chunk_size)
+            towers.append((embed, len(side.players)))
+        else:
+            # A playing tower has one embedding for each background, side by side.
+            unit = np.asarray(side, np.float64)
+            unit = unit / max(float(np.linalg.norm(unit)), np.finfo(float).tiny)
+            towers.append(np.tile(unit, count) / count**0.5)
+    return towers
+
+
+@jax.jit
+def _embedded(embed: Any, masks: jax.Array) -> jax.Array:
+    return embed(masks)
+
+
+def _padded(embed: Any, chunk_size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A tower that is compiled for one number of masks, whatever it is called with."""
+
+    def padded(masks: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(masks), chunk_size):
+            part = np.asarray(masks)[start : start + chunk_size]
+            whole = np.zeros((chunk_size, masks.shape[1]), bool)
+            whole[: len(part)] = part
+            parts.append(np.asarray(_embedded(embed, whole))[: len(part)])
+        return np.concatenate(parts)
+
+    return padded
+
+
+def _remembered(embed: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """A tower that encodes every distinct mask once, over all its calls."""
+    known: dict[bytes, np.ndarray] = {}
+
+    def remembered(masks: np.ndarray) -> np.ndarray:
+        names = [row.tobytes() for row in np.packbits(masks, axis=1)]
+        new = {name: place for place, name in enumerate(names) if name not in known}
+        if new:
+            known.update(zip(new, embed(np.asarray(masks)[list(new.values())]), strict=True))
+        return np.stack([known[name] for name in names])
+
+    return remembered
+
+
+def _fixlip(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    query, retrieved = (_remembered(side[0]) for side in _towers(game))
+    n_query = game.n_query
+
+    def worths(masks: np.ndarray) -> np.ndarray:
+        a, b = query(masks[:, :n_query]), retrieved(masks[:, n_query:])
+        return (a * b).sum(axis=1, dtype=np.float64)
+
+    return estimate(
+        worths,
+        game.n_players,
+        index="FBII",
+        order=2,
+        budget=budget,
+        method="fixlip",
+        key=key,
+        traceable=False,
+        progress=progress,
+        n_query=n_query,
+    )
+
+
+def _lime(
+    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+) -> Interactions:
+    hidden = _squared_differences(game)
+
+    def distance(masks: np.ndarray) -> np.ndarray:
+        return ~masks @ hidden
+
+    return estimate(
+        game.value_fn,
+        game.n_players,
+        index="FBII",
+        order=order,
+        budget=budget,
+        method="lime",
+        key=key,
+        chunk_size=game.chunk_size,
+        progress=progress,
+        distance=distance,
+        refits=0,
+    )
+
+
+def _squared_differences(game: SimilarityGame) -> np.ndarray:
+    """What hiding each part changes in squared pixels, as a share of hiding everything, [n].
+
+    LIME's local weight exp(-lambda |masked pictures - pictures|^2) falls by it, with lambda one
+    over the squared distance of the wholly masked pictures.
+    """
+    shares = []
+    for side, labels in enumerate((game.query_players, game.retrieved_players)):
+        if labels is not None:
+            change = (game.match.blanks(side) - game.match.pictures[side]) ** 2
+            shares.append(np.bincount(labels.ravel(), change.mean(axis=0).sum(axis=-1).ravel()))
+    found = np.concatenate(shares)
+    return found / max(float(found.sum()), np.finfo(float).tiny)
+
+
+_FEATURES, _PIXELS, _REGIONS = ("features",), ("pixels",), ("superpixels",)
+_FEATURES_OR_REGIONS = ("features", "superpixels")
+
+METHODS: dict[str, Method] = {
+    "sbsm": Method(_sbsm, (_PIXELS, ("grid",)), (5_000, 20_000), "mean"),
+    "vesm": Method(_vesm, (_FEATURES, ()), None),
+    "lime": Method(_lime, (_REGIONS, _REGIONS), (5_000, 20_000), "mean"),
+    "kernel-shap": Method(
+        _kernel, (("superpixels", "features"), ("superpixels", "features")), (5_000, 20_000)
+    ),
+    "partition-shap": Method(_partition_shap, (_PIXELS, ()), (5_000, 0)),
+    "ig": Method(_pixel_gradients, (_PIXELS, ()), (50, 0)),
+    "gradcam": Method(_gradcam, (_FEATURES, ()), None),
+    "sam": Method(_sam, (_FEATURES, _FEATURES), None),
+    "ig-sam": Method(_ig_sam, (_FEATURES, _FEATURES), (5_000, 40_000)),
+    "kernel-sam": Method(_kernel, (_FEATURES_OR_REGIONS, _FEATURES_OR_REGIONS), (5_000, 40_000)),
+    "gram-sam": Method(_gram_sam, (_FEATURES, _FEATURES), (5_000, 5_000)),
+    "two-tower": Method(_two_tower, (_REGIONS, _REGIONS), (BUDGET, 2 * BUDGET)),
+    "fixlip": Method(_fixlip, ((), _REGIONS), (0, 20_000)),
+    "integrated-jacobians": Method(_integrated_jacobians, ((), _FEATURES), (0, 64)),
+}

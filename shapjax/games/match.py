@@ -1,0 +1,128 @@
+"""A match: two pictures at a network's input size, and what may replace their parts."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shapjax.backbones.record import Backbone
+from shapjax.core.errors import ShapjaxError
+from shapjax.games.backgrounds import backgrounds, feature_backgrounds, features_of
+from shapjax.games.images import load_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Picture = Union[str, "os.PathLike[str]", "Image.Image", np.ndarray]
+
+SIDES = ("query", "retrieved")
+
+
+class Match(NamedTuple):
+    """Two pictures, which of them have players, and the backgrounds of each.
+
+    Attributes:
+        backbone: the network that compares them.
+        pictures: query and retrieved picture, RGB in [0, 1], float32 [S, S, 3] each.
+        plays: which of them have players.
+        kinds: the background of each, as the caller gave it.
+    """
+
+    backbone: Backbone
+    pictures: tuple[np.ndarray, np.ndarray]
+    plays: tuple[bool, bool]
+    kinds: tuple[Any, Any]
+
+    @staticmethod
+    def of(
+        backbone: Backbone,
+        query: Picture,
+        retrieved: Picture,
+        plays: tuple[bool, bool],
+        background: Any,
+    ) -> Match:
+        """Pictures brought to the network's input, bilinearly and whole.
+
+        Args:
+            backbone: the network.
+            query: path, PIL image or array.
+            retrieved: likewise.
+            plays: which pictures have players.
+            background: for both; or a dictionary with one for ``"query"`` and for
+                ``"retrieved"``.
+        """
+        kinds = by_side(background, "background")
+        x, y = (backbone.resize(load_image(item), fit="stretch") for item in (query, retrieved))
+        return Match(backbone, (x, y), plays, kinds)
+
+    def feature_maps(self) -> jax.Array:
+        """Feature maps of both pictures, [2, h, w, C].
+
+        Raises:
+            ShapjaxError: the network gives NaN or infinity.
+        """
+        return self._finite(features_of(self.backbone, jnp.asarray(np.stack(self.pictures))))
+
+    def embeddings(self) -> jax.Array:
+        """What similarity compares of both whole pictures, [2, C].
+
+        Raises:
+            ShapjaxError: the network gives NaN or infinity.
+        """
+        return self._finite(_embeddings(self.backbone, jnp.asarray(np.stack(self.pictures))))
+
+    def feature_blanks(self, side: int) -> jax.Array:
+        """Backgrounds of one picture's feature map, [K, h, w, C]."""
+        found = feature_backgrounds(self.kinds[side], self.pictures[side], self.backbone)
+        return self._finite(jnp.asarray(found))
+
+    def blanks(self, side: int) -> np.ndarray:
+        """Backgrounds of one picture in RGB, float32 [K, S, S, 3]."""
+        return backgrounds(self.kinds[side], self.pictures[side], self.backbone)
+
+    def _finite(self, maps: jax.Array) -> jax.Array:
+        if not np.isfinite(np.asarray(maps)).all():
+            raise ShapjaxError(
+                f"{self.backbone.name} gives NaN or infinity for these pictures; check its weights."
+            )
+        return maps
+
+
+@jax.jit
+def _embeddings(backbone: Backbone, rgb: jax.Array) -> jax.Array:
+    return backbone.embed(backbone.normalise(rgb))
+
+
+def by_side(value: Any, name: str) -> tuple[Any, Any]:
+    """One value for both pictures, or a dictionary's own for each.
+
+    Raises:
+        ShapjaxError: a dictionary lacks a picture or has something else.
+    """
+    if not isinstance(value, dict):
+        return value, value
+    if set(value) != set(SIDES):
+        raise ShapjaxError(
+            f"{name} is a dictionary of {', '.join(map(repr, value))}, expected one for "
+            "'query' and one for 'retrieved'."
+        )
+    return value["query"], value["retrieved"]
+
+
+def count_backgrounds(counts: list[int]) -> int:
+    """How many backgrounds worths are averaged over.
+
+    Raises:
+        ShapjaxError: the pictures have different numbers of them, neither of which is one.
+    """
+    most = max(counts, default=1)
+    if set(counts) - {1, most}:
+        raise ShapjaxError(
+            f"the pictures have {' and '.join(map(str, counts))} backgrounds, expected the same "
+            "number or one."
+        )
+    return most

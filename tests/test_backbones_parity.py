@@ -1,0 +1,107 @@
+"""Every network against its publisher's in torch: live, and by activations torch once gave."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from seeded import seeded_pictures, seeded_state_dict
+from torch_references import features, first_difference, reference, run_reference
+
+from shapjax.backbones import load, names
+
+GOLDEN = Path(__file__).parent / "golden" / "backbones.npz"
+SIDE = 64
+CONVOLUTIONAL = (
+    "resnet18",
+    "resnet50",
+    "resnet101",
+    "vgg11",
+    "vgg11_bn",
+    "vgg16",
+    "densenet121",
+    "squeezenet1_1",
+    "mobilenet_v2",
+    "moco_v2",
+    "resnet50_cub_margin",
+    "convnext_tiny",
+)
+TOLERANCE = 1e-4
+
+
+@jax.jit
+def run(backbone, x):
+    """Maps, embedding and head, in one program."""
+    maps = backbone.maps(x)
+    return maps, backbone.embed(x), backbone.head(next(reversed(maps.values())))
+
+
+def close(got, want):
+    return np.abs(np.asarray(got) - want).max() <= TOLERANCE * np.abs(want).max()
+
+
+def test_every_convolutional_network_is_listed():
+    assert set(CONVOLUTIONAL) <= set(names())
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_parity_with_torch(name):
+    """Stage by stage, then features, embedding and head, to 1e-4 of the largest entry."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    network, arrays = reference(name)
+    x = seeded_pictures(2, SIDE)
+    maps, embedding, output = run(load(name, arrays), jnp.asarray(x))
+    theirs, their_output = run_reference(name, network, x, maps)
+    # The last stages of these two are no modules in torch.
+    assert len(theirs) == len(maps) - (name in ("densenet121", "resnet50_cub_margin"))
+    assert first_difference(maps, theirs, TOLERANCE) is None
+
+    ours = next(reversed(maps.values()))
+    last = features(name, network, x)
+    assert close(ours, last)
+    if name == "resnet50_cub_margin":
+        # The reference ends in the projection of the pooled map; the authors normalise it.
+        their_output = their_output / np.linalg.norm(their_output, axis=1, keepdims=True)
+        assert close(embedding, their_output)
+    else:
+        assert close(embedding, last.mean(axis=(1, 2)))
+    assert close(output, their_output)
+
+
+def test_the_diagnostic_names_the_first_layer_that_differs():
+    arrays = seeded_state_dict("resnet18")
+    broken = dict(arrays)
+    broken["layer2.1.conv1.weight"] = 1.01 * arrays["layer2.1.conv1.weight"]
+    x = jnp.asarray(seeded_pictures(1, 32))
+    good, bad = (load("resnet18", given).maps(x) for given in (arrays, broken))
+    good = {name: np.asarray(value) for name, value in good.items()}
+    assert first_difference(good, good) is None
+    name, error = first_difference(bad, good)
+    assert name == "layer2.1"
+    assert 1e-4 < error < 1
+
+
+def samples(map_, count=8):
+    """Entries spread over a map, and its root mean square: [count + 1]."""
+    flat = np.asarray(map_, np.float32).ravel()
+    chosen = flat[np.linspace(0, flat.size - 1, count).astype(int)]
+    return np.append(chosen, np.sqrt(np.mean(flat * flat)))
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_activations_that_torch_gave(name):
+    """Without torch: the same state dict from its seed, against stored samples of torch's maps.
+
+    ``tests/make_golden_backbones.py`` writes them.
+    """
+    with np.load(GOLDEN) as golden:
+        stages, values = golden[f"{name}/stages"], golden[f"{name}/values"]
+    x = jnp.asarray(seeded_pictures(1, SIDE))
+    maps, _, output = run(load(name, seeded_state_dict(name)), x)
+    maps["output"] = output
+    for stage, want in zip(stages, values, strict=True):
+        got = samples(maps[stage])
+        scale = max(np.abs(want).max(), want[-1])
+        assert np.abs(got - want).max() <= TOLERANCE * scale, stage
