@@ -251,4 +251,4 @@ def _embeddings(backbone: sj.backbones.Backbone, side: MaskedPicture) -> np.ndar
 @jax.jit
 def _embed(backbone: sj.backbones.Backbone, side: MaskedPicture, masks: jax.Array) -> jax.Array:
     shown = masks[:, side.labels][..., None]
-    return backbone.embed(jnp.where(shown, side.picture, side.background))
+    return backbone.embed(jnp.where(shown, side.picture, side.backgrounds[0]))

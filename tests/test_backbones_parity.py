@@ -11,6 +11,8 @@ from torch_references import features, first_difference, reference, run_referenc
 
 from shapjax.backbones import load, names
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parent / "golden" / "backbones.npz"
 SIDE = 64
 CONVOLUTIONAL = (

@@ -29,6 +29,8 @@ from shapjax.games.pooled import (
     unmasked_row,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def feature_maps(seed, height, width, channels=16):
     rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ import pytest
 from shapjax.explainers.gradients import integrated_gradients
 from shapjax.explainers.partition_shap import Rectangle, partition_shap
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 
 def linkage(height, width):

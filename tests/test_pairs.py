@@ -16,6 +16,8 @@ from shapjax.coalitions.enumerate import all_masks
 from shapjax.core.errors import ShapjaxError, ValueFunctionError
 from shapjax.estimators.two_tower import estimate_two_tower
 
+pytestmark = pytest.mark.slow
+
 rng = np.random.default_rng(0)
 WEIGHTS = rng.normal(size=(3, 5)).astype(np.float32)
 QUERY = rng.normal(size=(4, 3)).astype(np.float32)

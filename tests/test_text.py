@@ -20,6 +20,8 @@ from shapjax.backbones.transformer import Shape
 from shapjax.coalitions.enumerate import all_masks
 from shapjax.core.errors import ShapjaxError, WeightsError
 
+pytestmark = pytest.mark.slow
+
 needs_tokenizers = pytest.mark.skipif(
     importlib.util.find_spec("tokenizers") is None, reason="tokenizers is not installed"
 )

@@ -14,6 +14,8 @@ from transformer_references import fused, reference, run_reference, write_hub_fo
 from shapjax.backbones import bert, clip, dinov2, load, names, vit
 from shapjax.core.errors import ShapjaxError, WeightsError
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     *("vit_b_16", "dinov2_vits14", "dinov2_vitb14"),
     *("clip_vit_b_32", "clip_vit_b_16", "minilm_l6"),

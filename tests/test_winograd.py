@@ -9,6 +9,8 @@ from test_backbones import convolve
 from shapjax.backbones.layers import Conv
 from shapjax.backbones.winograd import convolve3x3, pays
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("batch", "height", "width"), [(1, 4, 4), (3, 7, 5), (4, 56, 56), (6, 33, 64), (2, 1, 2)]
