@@ -191,7 +191,8 @@ def test_budgets_are_never_exceeded():
             return np.asarray(masks).sum(1) ** 2.0
 
         found = direct(value, n, budget=budget, key=0)
-        assert sum(rows) == found.stats["evaluations"] == min(budget, 2**n)
+        # A coalition drawn again counts again, as in the paper, but is not evaluated again.
+        assert sum(rows) <= found.stats["evaluations"] == min(budget, 2**n)
 
 
 def test_constraints_alone_give_equal_pairs():

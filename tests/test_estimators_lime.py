@@ -7,6 +7,8 @@ from games_for_tests import assert_covered, estimates, exact, smooth_game, table
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks, members_of_size
 
+pytestmark = pytest.mark.slow
+
 
 def design(n, order):
     """Products of the members of all coalitions of 1 to ``order`` players, [2**n, unknowns]."""

@@ -12,6 +12,8 @@ from shapjax.coalitions.enumerate import members_of_size
 from shapjax.estimators.regression import fit_eliminated
 from shapjax.estimators.sampling import constrained_masks, kernel_direct, kernel_weighting
 
+pytestmark = pytest.mark.slow
+
 direct = functools.partial(sj.estimate, method="kernel-direct")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
 from shapjax.estimators.evaluations import Array, Evaluations
@@ -48,7 +49,8 @@ class Oracle:
         self.budget, self.spent, self.evaluated = budget, 0, 0
         self.dtype, self.traced = np.dtype(np.float32), False
         self._value_fn, self._n = value_fn, n_players
-        self._chunk_size, self._traceable, self._progress = chunk_size, traceable, progress
+        self._chunk_size = whole_number(chunk_size, "chunk_size", low=1)
+        self._traceable, self._progress = traceable, progress
         self._known = Evaluations() if evaluations is None else evaluations
         self._asked = np.zeros(len(self._known), bool)
         if len(self._known):
