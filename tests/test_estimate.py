@@ -177,8 +177,7 @@ def test_hundred_players_in_float32():
         pairs = np.asarray(wide.coefficients[2])
     difference = np.linalg.norm(np.asarray(narrow.coefficients[2]) - pairs)
     assert difference < 1e-3 * np.linalg.norm(pairs)
-    assert float(wide.gradient) < 2e-11
-    assert not wide.singular
+    assert float(wide.gradient) < 1e-12
 
 
 def test_budgets_are_never_exceeded():

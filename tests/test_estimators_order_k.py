@@ -29,8 +29,8 @@ def test_over_all_coalitions_it_is_shapley_taylor(n, order):
         exact = jax.tree.map(np.asarray, sj.interactions(values, order=order))
     for a, b in zip(found.coefficients, exact.coefficients, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
-    # The law of sizes whitens exactly, so that each round of refinement takes one step.
-    assert found.stats["steps"] <= 3
+    # The law of sizes whitens exactly, so that conjugate gradients are done at once.
+    assert found.stats["steps"] <= 1
 
 
 @pytest.mark.parametrize(("n", "order"), [(5, 3), (6, 4)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,29 +33,29 @@ class Design(NamedTuple):
     apply: Callable[[Array], Array]
     adjoint: Callable[[Array], Array]
     whiten: Callable[[Array], Array]
-    constant: Callable[[Array | float], Array]
+    constant: Callable[[Array], Array]
     flatten: Callable[[Array], Array]
 
 
-def design_of_order(z: Array, order: int, law: Array | np.ndarray) -> Design:
+def design_of_order(z: Array, order: int, law: np.ndarray) -> Design:
     """The design of the coalitions of ``order`` players; pairs need no products of columns.
 
     Args:
         z: masks as numbers, float [rows, n].
         order: k, 1 <= k < n; static.
-        law: probability of each size, float [n+1], traced or not; need not sum to one.
+        law: probability of each size, float64 [n+1].
     """
     if order > 2:
         return _sets(z, order, law)
     return _singles(z, law) if order == 1 else _pairs(z, law)
 
 
-def _singles(z: Array, law: Array | np.ndarray) -> Design:
+def _singles(z: Array, law: np.ndarray) -> Design:
     def centre(a: Array) -> Array:
         return a - a.mean()
 
     # On the zero-sum vectors the expected Gram matrix is m1 - m2 times the identity.
-    scale = _inverse_root(_moment(law, 1) - _moment(law, 2))
+    scale = float(_moment(law, 1) - _moment(law, 2)) ** -0.5
     return Design(
         apply=lambda a: z @ a,
         adjoint=lambda r: r @ z,
@@ -65,7 +65,7 @@ def _singles(z: Array, law: Array | np.ndarray) -> Design:
     )
 
 
-def _pairs(z: Array, law: Array | np.ndarray) -> Design:
+def _pairs(z: Array, law: np.ndarray) -> Design:
     """Coefficients of pairs, kept as a symmetric matrix A with zero diagonal.
 
     A row is z'Az/2, so rows cost one matrix product and the design is never formed.
@@ -73,7 +73,7 @@ def _pairs(z: Array, law: Array | np.ndarray) -> Design:
     n = z.shape[1]
     hollow = 1 - jnp.eye(n, dtype=z.dtype)
     # Half of the Gram matrix, because a matrix holds every pair twice.
-    standard, rest = (_inverse_root(0.5 * x) for x in pair_gram_spectrum(law)[1:])
+    standard, rest = (float(0.5 * x) ** -0.5 for x in pair_gram_spectrum(law)[1:])
 
     def centre(a: Array) -> Array:
         return a - a.sum() / (n * (n - 1)) * hollow
@@ -94,12 +94,11 @@ def _pairs(z: Array, law: Array | np.ndarray) -> Design:
         adjoint=adjoint,
         whiten=whiten,
         constant=lambda value: value * hollow,
-        # Fused products round a and its transpose apart; only their mean is seen by a row.
-        flatten=lambda a: 0.5 * (a + a.T)[np.triu_indices(n, 1)],
+        flatten=lambda a: a[np.triu_indices(n, 1)],
     )
 
 
-def pair_gram_spectrum(law: Array | np.ndarray) -> tuple[Any, Any, Any]:
+def pair_gram_spectrum(law: np.ndarray) -> tuple[float, float, float]:
     r"""Eigenvalues of the Gram matrix of pair indicators under a law of sizes.
 
     :math:`E[z_i z_j z_k z_l] = m_r` depends only on :math:`r = |\{i, j, k, l\}|`, so the matrix
@@ -107,7 +106,7 @@ def pair_gram_spectrum(law: Array | np.ndarray) -> tuple[Any, Any, Any]:
     :math:`x_i + x_j` with :math:`\sum x = 0`, and the rest.
 
     Args:
-        law: probability of each size, float [n+1], n >= 3.
+        law: probability of each size, float64 [n+1], n >= 3.
 
     Returns:
         The three eigenvalues in that order. The third space is empty at n = 3.
@@ -119,14 +118,14 @@ def pair_gram_spectrum(law: Array | np.ndarray) -> tuple[Any, Any, Any]:
     return constants, standard, m2 - 2 * m3 + m4
 
 
-def _sets(z: Array, order: int, law: Array | np.ndarray) -> Design:
+def _sets(z: Array, order: int, law: np.ndarray) -> Design:
     """Coefficients of coalitions of any size, flat.
 
     The Gram matrix commutes with relabelling, and so does its inverse square root.
     """
     n = z.shape[1]
     products = Products(z, order)
-    roots = [_inverse_root(x) for x in gram_spectrum(law, order)[1:]]
+    roots = [x**-0.5 for x in gram_spectrum(law, order)[1:]]
     inner = johnson_operator(n, order, roots, first=1)
 
     def centre(a: Array) -> Array:
@@ -145,7 +144,7 @@ def _sets(z: Array, order: int, law: Array | np.ndarray) -> Design:
 
 
 def johnson_operator(
-    n: int, order: int, values: list[Any], first: int = 0
+    n: int, order: int, values: list[float], first: int = 0
 ) -> Callable[[Array], Array]:
     """The operator on k-sets that multiplies each eigenspace of the Johnson scheme by a number.
 
@@ -184,7 +183,7 @@ def johnson_operator(
     return operator
 
 
-def _divided_differences(nodes: list[int], values: list[Any]) -> list[Any]:
+def _divided_differences(nodes: list[int], values: list[float]) -> list[float]:
     """Coefficients of the interpolating polynomial in Newton's form."""
     table = list(values)
     for level in range(1, len(table)):
@@ -193,49 +192,38 @@ def _divided_differences(nodes: list[int], values: list[Any]) -> list[Any]:
     return table
 
 
-def gram_spectrum(law: Array | np.ndarray, order: int) -> list[Any]:
+def gram_spectrum(law: np.ndarray, order: int) -> list[float]:
     r"""Eigenvalues of the Gram matrix of indicators of k-sets under a law of sizes.
 
-    The Johnson scheme J(n, k) has the eigenspaces e = 0 (constants) to min(k, n-k).
+    The Johnson scheme J(n, k) has the eigenspaces e = 0 (constants) to min(k, n-k). Coalitions
+    of size t, each counted with p(t)/C(n, t), contribute the matrix of how many of them hold two
+    k-sets at once, whose eigenvalue is :math:`\binom{t-e}{k-e} \binom{n-k-e}{t-k}`.
 
     Args:
-        law: probability p of each size, float [n+1], traced or not.
+        law: probability p of each size, float64 [n+1].
         order: k.
 
     Source: Delsarte 1973, section 4.2 (the Johnson scheme); Wilson 1990 (inclusion matrices).
     """
-    return list(law @ gram_table(len(law) - 1, order).astype(law.dtype))
-
-
-def gram_table(n: int, order: int) -> np.ndarray:
-    r"""What coalitions of each size give to each eigenvalue of the Gram matrix.
-
-    Coalitions of size t, each counted with 1/C(n, t), contribute the matrix of how many of them
-    hold two k-sets at once, whose eigenvalue is :math:`\binom{t-e}{k-e} \binom{n-k-e}{t-k}`.
-
-    Returns:
-        float64 [n+1, 1 + min(k, n-k)].
-    """
-    k, table = order, np.zeros((n + 1, min(order, n - order) + 1))
-    for t in range(k, n + 1):
-        for e in range(min(table.shape[1], n - t + 1)):
-            table[t, e] = Fraction(
-                math.comb(t - e, k - e) * math.comb(n - k - e, t - k), math.comb(n, t)
+    n, k = len(law) - 1, order
+    return [
+        sum(
+            float(law[t])
+            * float(
+                Fraction(math.comb(t - e, k - e) * math.comb(n - k - e, t - k), math.comb(n, t))
             )
-    return table
+            for t in range(k, n - e + 1)
+        )
+        for e in range(min(k, n - k) + 1)
+    ]
 
 
-def _inverse_root(x: Any) -> Any:
-    return x**-0.5 if isinstance(x, jax.Array) else float(x) ** -0.5
-
-
-def _moment(law: Array | np.ndarray, r: int) -> Any:
+def _moment(law: np.ndarray, r: int) -> float:
     """Probability that r given players all belong to a coalition."""
     n = len(law) - 1
     if r > n:
         return 0.0
-    held = np.array([math.comb(s, r) / math.comb(n, r) for s in range(n + 1)])
-    return law @ held.astype(law.dtype)
+    return sum(p * math.comb(s, r) / math.comb(n, r) for s, p in enumerate(law))
 
 
 def dense_design(z: Array, members: list[np.ndarray]) -> Array:

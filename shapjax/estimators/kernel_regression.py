@@ -13,21 +13,21 @@ from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.precision import precision_scope
 from shapjax.estimators import kernel_plans, sampling
+from shapjax.estimators.designs import design_of_order
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.refits import (
     REFITS,
     Draw,
     distinct_by_size,
-    fit_roughly,
     independent,
     leverage_signs,
     refit,
     require_refits,
     signs_of,
 )
-from shapjax.estimators.regression import Fit, fit_eliminated, fit_large_weight, whitened
-from shapjax.estimators.sampling import Plan, every_coalition, require_constrained
+from shapjax.estimators.regression import Fit, fit_eliminated, fit_large_weight
+from shapjax.estimators.sampling import Plan, every_coalition, require_constrained, size_law
 from shapjax.estimators.subsets import polynomial_at
 
 Sampler = Callable[[jax.Array, int, int, int], Plan]
@@ -164,10 +164,9 @@ def _regress(
         "v_grand": float(values[len(plan.constrained) - 1]),
         "rows": rows,
         "unknowns": unknowns,
-        "underdetermined": bool(fit.singular),
+        "underdetermined": rows < unknowns - 1,
         "steps": int(fit.steps),
         "gradient": float(fit.gradient),
-        "smallest": float(fit.smallest),
     }
     if (rows == 0 and unknowns > 1) or 0 < rows < unknowns:
         return Answer(fit.coefficients, None, stats)
@@ -218,24 +217,21 @@ def _refit(
     together: int,
 ) -> jax.Array:
     """Standard errors of the top coefficients, [C(n, k)]."""
+    order, n = len(coefficients) - 1, free.shape[1]
     z = free.astype(values.dtype)
-    system = whitened(free, weights, len(coefficients) - 1)
-    root = jnp.sqrt(system.weights)
+    design = design_of_order(z, order, size_law(n, order))
+    root = jnp.sqrt(weights / weights.max())
     residual = root * (values - polynomial_at(z, coefficients))
     largest = jnp.abs(residual).max()
     unit = jnp.where(largest > 0, largest, 1)
-    # What chance leaves is known to a few parts in a hundred, for which float32 is plenty.
-    design, operator = system.operator(jnp.float32)
-    root = root.astype(jnp.float32)
     found = refit(
         lambda u: root * design.apply(design.whiten(u)),
         lambda r: design.whiten(design.adjoint(root * r)),
-        (residual / unit).astype(jnp.float32),
+        residual / unit,
         free,
-        signs.astype(jnp.float32),
-        leverage.astype(jnp.float32),
+        signs,
+        leverage,
         together,
-        lambda t: fit_roughly(operator, system.target(t / jnp.where(root > 0, root, 1))),
     )
     moved = jax.lax.map(lambda u: design.flatten(design.whiten(u)), found)
     return unit * jnp.sqrt((moved**2).mean(axis=0))

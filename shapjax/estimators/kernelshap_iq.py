@@ -40,7 +40,6 @@ import numpy as np
 
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.precision import precision_scope
-from shapjax.estimators.conjugate import Operator, least_squares
 from shapjax.estimators.designs import johnson_operator
 from shapjax.estimators.distinct import allocate, draw_distinct, generator_of
 from shapjax.estimators.enumeration import enumerated
@@ -54,6 +53,7 @@ from shapjax.estimators.refits import (
     require_refits,
     signs_of,
 )
+from shapjax.estimators.regression import least_squares
 from shapjax.estimators.size_strata import size_law_of
 from shapjax.estimators.subsets import (
     Products,
@@ -224,7 +224,7 @@ def _fit(
     def adjoint(r: jax.Array) -> jax.Array:
         return harmonic(products.adjoint(root * r))
 
-    solution, steps, _ = least_squares(Operator(forward, adjoint), root * target / unit)
+    solution, steps, _ = least_squares(forward, adjoint, root * target / unit)
     if not len(signs):
         return unit * harmonic(solution), jnp.zeros((0, products.count)), steps
     residual = root * target / unit - forward(solution)

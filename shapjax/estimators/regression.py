@@ -34,7 +34,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,17 +45,7 @@ from shapjax.coalitions.enumerate import members_of_size
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
-from shapjax.estimators.conjugate import (
-    Map,
-    Operator,
-    Solution,
-    least_squares,
-    least_squares_mixed,
-    smallest_eigenvalue,
-)
-from shapjax.estimators.designs import Design, dense_design, design_of_order
-from shapjax.estimators.heavy_rows import capacitance, preconditioner, split_rows
-from shapjax.estimators.pair_rows import PairRows, pair_rows
+from shapjax.estimators.designs import dense_design, design_of_order
 from shapjax.estimators.sampling import Plan, size_law
 from shapjax.estimators.subsets import Products, dividends_below
 
@@ -65,8 +56,9 @@ SMALLEST_RATIO = 1e-20
 """Least weight of a row beside the constrained ones that float64 still resolves: at n = 40 the
 kernel goes down to 1e-21 of them and pair terms are good to four digits, at n = 60 to none."""
 
-DOUBTFUL = 1e-2
-"""Below this a smallest eigenvalue found in float32 is looked for in float64."""
+MAX_STEPS = 1000
+PATIENCE = 50
+"""Steps without a smaller gradient after which the solver has reached its floor."""
 
 
 class Fit(NamedTuple):
@@ -77,28 +69,20 @@ class Fit(NamedTuple):
         steps: conjugate-gradient steps taken; 0 for a dense solve.
         gradient: norm of the whitened least-squares gradient relative to that of the residual,
             zero at the solution; 0 for a dense solve.
-        smallest: how far the system is from singular, which is at 0: about its smallest
-            eigenvalue (from above), whitened so that the sizes drawn let expect 1; of a dense
-            solve the smallest singular value over the largest.
-        singular: whether the rows leave coefficients undetermined. Then these are, of all that
-            fit best, those of least norm.
     """
 
     coefficients: tuple[jax.Array, ...]
     steps: jax.Array
     gradient: jax.Array
-    smallest: jax.Array
-    singular: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="order")
 def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, order: int) -> Fit:
     """The regression with its constraints eliminated exactly, solved matrix-free.
 
-    The unknowns are whitened by the inverse square root of the Gram matrix that the sizes drawn
-    let expect, a closed form, and stay orthogonal to the constant vector, so their sum never
-    changes; the rows of largest leverage are preconditioned exactly (``heavy_rows``). In float64
-    most steps are taken in float32 and refined.
+    The unknowns are whitened by the inverse square root of the Gram matrix that the kernel's
+    law expects and stay orthogonal to the constant vector, so their sum never changes. Over all
+    coalitions the whitening is exact and one step suffices.
 
     Args:
         free: masks of sizes order..n-1, Boolean [rows, n].
@@ -108,150 +92,37 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         order: k, at least 1; static.
 
     Returns:
-        Fit in the dtype of the values. Under ``vmap`` it is a batch of problems.
+        Fit in the dtype of the values. With fewer independent rows than unknowns it is the
+        solution of least whitened norm.
 
     Cost: O(rows n**k) a step, memory O(rows n + n**k); never the [rows, C(n, k)] design.
     """
     rows, n = free.shape
-    dtype, count = values.dtype, math.comb(n, order)
     lower = dividends_below(values, n, order)
     total = values[-rows - 1] - sum(part.sum() for part in lower)
+    law = size_law(n, order)
+    count = math.comb(n, order)
+    z = free.astype(values.dtype)
     if rows == 0 or count == 1:
-        zero = jnp.zeros((), dtype)
-        top = jnp.full(count, total / count, dtype)
-        return Fit((*lower, top), jnp.zeros((), jnp.int32), zero, zero, jnp.asarray(count > 2))
-    system = whitened(free, weights.astype(dtype), order)
-    (design, wide), (_, narrow) = system.operator(dtype), system.operator(jnp.float32)
-    held = np.array([math.comb(s, order) / count for s in range(n + 1)])
-    known = lower[0] + total * jnp.asarray(held, dtype)[free.sum(axis=1)]
-    if order > 1:
-        # Summed where they are, because a product would turn all masks into numbers at once.
-        known = known + jnp.where(free, lower[1], 0).sum(axis=1)
-    for size in range(2, order):
-        known = known + Products(free.astype(dtype), size).apply(lower[size])
-    left = values[-rows:] - known
-    target = system.target(left)
+        nothing = jnp.zeros((), values.dtype)
+        top = jnp.full(count, total / count, values.dtype)
+        return Fit((*lower, top), jnp.zeros((), jnp.int32), nothing)
+    design = design_of_order(z, order, law)
+    base = design.constant(total / count)
+    known = lower[0] + (z @ lower[1] if order > 1 else 0)
+    known = known + sum(Products(z, size).apply(lower[size]) for size in range(2, order))
+    root = jnp.sqrt(weights / weights.sum())
+    target = root * (values[-rows:] - known - design.apply(base))
     # Squared norms must neither overflow nor vanish, whatever the units of the game.
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
-    if dtype == jnp.float64:
-        found = least_squares_mixed(wide, narrow, target / unit)
-    else:
-        found = least_squares(wide, target / unit)
-    base = design.constant(total / count)
-    change, steps = design.whiten(found.u), found.steps
-    few = rows < count - 1
-    smallest = jnp.zeros((), dtype) if few else _smallest(design, wide, narrow)
-    singular = smallest < (1e-9 if dtype == jnp.float64 else 1e-5)
-    nearest = _least_norm(design, free, system.weights, order, jnp.where(singular, change, 0))
-    top = design.flatten(base + unit * jnp.where(singular, nearest.u, change))
-    return Fit((*lower, top), steps + nearest.steps, found.gradient, smallest, singular)
-
-
-class System(NamedTuple):
-    """The rows of a regression, ready for conjugate gradients in any precision.
-
-    Attributes:
-        free: Boolean [rows, n].
-        weights: float [rows], sum one.
-        order: k.
-        law: weight of the sizes of the rows that are not heavy, float [n+1].
-        heavy: masks, weights and capacitance of the rows preconditioned exactly, or None.
-        packed: the rows of a regression on pairs, or None.
-    """
-
-    free: jax.Array
-    weights: jax.Array
-    order: int
-    law: jax.Array
-    heavy: tuple[jax.Array, jax.Array, jax.Array] | None
-    packed: PairRows | None
-
-    def operator(self, dtype: Any) -> tuple[Design, Operator]:
-        """The design, and whitened coefficients to weighted rows with their preconditioner."""
-        design = design_of_order(self.free.astype(dtype), self.order, self.law.astype(dtype))
-        forward, adjoint = _weighted(design, self.packed, self.weights, dtype)
-        operator = Operator(
-            lambda u: forward(design.whiten(u)), lambda r: design.whiten(adjoint(r))
-        )
-        if self.heavy is not None:
-            exact = preconditioner(*self.heavy, self.law, dtype)
-            operator = operator._replace(precondition=exact)
-        return design, operator
-
-    def target(self, values: jax.Array) -> jax.Array:
-        """Values of the rows as the operator has them, times the roots of their weights."""
-        if self.packed is not None:
-            return self.packed.gather(values)
-        return jnp.sqrt(self.weights).astype(values.dtype) * values
-
-
-def whitened(free: jax.Array, weights: jax.Array, order: int) -> System:
-    """The whitened system of weighted rows.
-
-    Args:
-        free: Boolean [rows, n].
-        weights: float [rows]; only their ratios matter.
-        order: k.
-    """
-    weights = weights / weights.sum()
-    heavy, law = split_rows(free, weights, order, size_law(free.shape[1], order))
-    taken = free[heavy], weights[heavy]
-    exact = (*taken, capacitance(*taken, law)) if heavy.size else None
-    packed = pair_rows(free, weights) if order == 2 else None
-    return System(free, weights, order, law, exact, packed)
-
-
-def _weighted(
-    design: Design, packed: PairRows | None, weights: jax.Array, dtype: Any
-) -> tuple[Map, Map]:
-    """Coefficients to rows times the roots of their weights, and the transpose."""
-    if packed is not None:
-        return packed.forward(dtype), packed.adjoint(dtype)
-    root = jnp.sqrt(weights).astype(dtype)
-    return lambda a: root * design.apply(a), lambda r: design.adjoint(root * r)
-
-
-def _centre(design: Design, a: jax.Array) -> jax.Array:
-    """Coefficients with their mean taken off."""
-    ones = design.constant(1.0)
-    return a - a.sum() / ones.sum() * ones
-
-
-def _smallest(design: Design, wide: Operator, narrow: Operator) -> jax.Array:
-    """About the smallest eigenvalue of the whitened system: in float32, in doubt in float64."""
-    ones = design.constant(1.0)
-    probe = jax.random.normal(jax.random.key(0), ones.shape, ones.dtype) * ones
-    probe = _centre(design, probe + probe.T if probe.ndim > 1 else probe)
-    first = smallest_eigenvalue(narrow, probe.astype(jnp.float32))
-    found = first.gradient.astype(ones.dtype)
-    if ones.dtype != jnp.float64:
-        return found
-    doubtful = found < DOUBTFUL
-    # Where there is no doubt the second search has nothing to look for and takes no step.
-    probe, seen = (jnp.where(doubtful, a, 0) for a in (probe, first.u.astype(probe.dtype)))
-    again = smallest_eigenvalue(wide, probe, seen)
-    return jnp.where(doubtful, again.gradient, found)
-
-
-def _least_norm(
-    design: Design, free: jax.Array, weights: jax.Array, order: int, change: jax.Array
-) -> Solution:
-    """The coefficients of least norm that mean the same to every row, zero-sum.
-
-    Rows are brought to one norm, which changes nothing but the number of steps, since here every
-    row can be met.
-    """
-    n, count = free.shape[1], math.comb(free.shape[1], order)
-    held = [math.comb(s, order) for s in range(n + 1)]
-    norms = np.sqrt([max(h - h * h / count, 1.0) if h else 1.0 for h in held])
-    scale = jnp.asarray(1 / norms, change.dtype)[free.sum(axis=1)] * (weights > 0)
-    packed = pair_rows(free, scale**2) if order == 2 else None
-    forward, adjoint = _weighted(design, packed, scale**2, change.dtype)
-    operator = Operator(
-        lambda a: forward(_centre(design, a)), lambda r: _centre(design, adjoint(r))
+    solution, steps, gradient = least_squares(
+        lambda u: root * design.apply(design.whiten(u)),
+        lambda r: design.whiten(design.adjoint(root * r)),
+        target / unit,
     )
-    return least_squares(operator, operator.forward(change))
+    top = design.flatten(base + unit * design.whiten(solution))
+    return Fit((*lower, top), steps, gradient)
 
 
 def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
@@ -294,10 +165,76 @@ def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
         root = jnp.sqrt(jnp.asarray(weights))
         design = dense_design(jnp.asarray(masks, jnp.float64), members)
         target = root * jnp.asarray(values, jnp.float64)
-        solution, _, rank, spectrum = map(
-            np.asarray, jnp.linalg.lstsq(root[:, None] * design, target)
-        )
+        solution = np.asarray(jnp.linalg.lstsq(root[:, None] * design, target)[0])
     split = np.split(solution, np.cumsum(counts)[:-1])
-    smallest = spectrum[-1] / spectrum[0]
-    singular = rank < len(solution)
-    return Fit(tuple(split), np.int32(0), np.float64(0), smallest, singular)  # pyright: ignore
+    return Fit(tuple(split), np.int32(0), np.float64(0))  # pyright: ignore
+
+
+def least_squares(
+    forward: Callable[[jax.Array], jax.Array],
+    adjoint: Callable[[jax.Array], jax.Array],
+    target: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Minimise ||forward(u) - target|| by conjugate gradients on the normal equations (CGLS).
+
+    Starting from zero it finds the solution of least norm when there are many. It carries the
+    residual rather than the normal equations' right-hand side, which saves digits.
+
+    Returns:
+        (u, steps taken, norm of the gradient relative to the residual).
+    """
+    tiny = jnp.finfo(target.dtype).tiny
+    gradient = adjoint(target)
+    norm = jnp.vdot(gradient, gradient)
+    tolerance = (16 + 2 * math.sqrt(gradient.size)) * jnp.finfo(target.dtype).eps
+    smallest = tolerance**2 * jnp.vdot(target, target)
+
+    def going(state: _State) -> jax.Array:
+        # Paige & Saunders: a whitened design has norm near one, so below this the gradient is
+        # rounding noise of the residual.
+        residual = jnp.vdot(state.residual, state.residual)
+        more = (state.norm > tolerance**2 * residual) & (residual > smallest)
+        return more & (state.step < MAX_STEPS) & (state.step - state.best_step < PATIENCE)
+
+    def advance(state: _State) -> _State:
+        image = forward(state.direction)
+        length = state.norm / jnp.maximum(jnp.vdot(image, image), tiny)
+        u = state.u + length * state.direction
+        residual = state.residual - length * image
+        gradient = adjoint(residual)
+        norm = jnp.vdot(gradient, gradient)
+        direction = gradient + norm / state.norm * state.direction
+        better = norm < state.best_norm
+        return _State(
+            u,
+            residual,
+            direction,
+            norm,
+            state.step + 1,
+            jnp.where(better, u, state.best),
+            jnp.where(better, norm, state.best_norm),
+            jnp.where(better, state.step + 1, state.best_step),
+        )
+
+    zero, step = jnp.zeros_like(gradient), jnp.zeros((), jnp.int32)
+    first = _State(zero, target, gradient, norm, step, zero, norm, step)
+    last = jax.lax.while_loop(going, advance, first)
+    residual = jnp.maximum(jnp.vdot(last.residual, last.residual), tiny)
+    return last.best, last.best_step, jnp.sqrt(last.best_norm / residual)
+
+
+class _State(NamedTuple):
+    """Where the conjugate gradients are, and the best point they have passed.
+
+    At the floor of the precision the recurrences part from what they stand for and may run
+    away, so the point of least gradient is the answer.
+    """
+
+    u: jax.Array
+    residual: jax.Array
+    direction: jax.Array
+    norm: jax.Array
+    step: jax.Array
+    best: jax.Array
+    best_norm: jax.Array
+    best_step: jax.Array
