@@ -84,7 +84,7 @@ def test_what_cannot_be_registered(arguments, message):
 
 def test_overwriting_is_said():
     register("kernel-direct", leave_one_out, overwrite=True)
-    found = sj.estimate(game, 4, "SV", budget=5, key=0)
+    found = sj.estimate(game, 4, "SV", budget=5, method="kernel-direct", key=0)
     np.testing.assert_array_equal(found.singles, [7.0] * 4)
 
 

@@ -440,4 +440,4 @@ def test_unknown_form():
 @pytest.mark.parametrize("index", ["FSII", sj.CardinalIndex("STII", np.eye(4))])
 def test_estimate_refuses_what_it_cannot_estimate(index):
     with pytest.raises(sj.ShapjaxError, match="estimates only STII and SV"):
-        sj.estimate(lambda masks: masks.sum(axis=1), 3, index, key=0)
+        sj.estimate(lambda masks: masks.sum(axis=1), 3, index, method="kernel-direct", key=0)
