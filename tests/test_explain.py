@@ -200,7 +200,7 @@ def test_progress_is_shown(tiny, pictures, method):
         ({"method": "magic"}, "gram-sam"),
         ({"order": 3}, "between 1 and 2"),
         ({"side": "left"}, "query, retrieved"),
-        ({"side": "query"}, "both pictures"),
+        ({"side": "query"}, "both items"),
         ({"method": "gram-sam", "players": "superpixels"}, "kernel-shap"),
         ({"method": "vesm"}, "only order 1"),
         ({"method": "integrated-jacobians", "order": 1}, "only order 2"),

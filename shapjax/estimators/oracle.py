@@ -93,14 +93,16 @@ class Oracle:
             )
         # A segment at a time, so that what was evaluated before a failure is kept.
         for start in range(0, len(new), SEGMENT * self._chunk_size):
-            self._learn(masks[new[start : start + SEGMENT * self._chunk_size]])
+            self._learn(masks[new[start : start + SEGMENT * self._chunk_size]], start)
         self.spent += cost
+        if self._progress is not None and cost > len(new):
+            self._progress(self.spent, min(self.budget, 1 << self._n))
         asked[places] = True
         self._asked = asked
         return self._known.values[places]
 
-    def _learn(self, masks: np.ndarray) -> None:
-        total, before, report = min(self.budget, 1 << self._n), self.evaluated, self._progress
+    def _learn(self, masks: np.ndarray, start: int) -> None:
+        total, before, report = min(self.budget, 1 << self._n), self.spent + start, self._progress
         values = evaluate(
             self._value_fn,
             masks,
