@@ -13,10 +13,16 @@ ERROR_RATE = 1e-6
 """How often a statistical test fails an estimator that is what it says."""
 
 
+def game_of(values):
+    """The value function of a table, [2**n]."""
+    ranks = 1 << np.arange(len(values).bit_length() - 1)
+    return lambda masks: values[np.asarray(masks) @ ranks]
+
+
 def table_game(n, seed=0):
     """A worth drawn from the normal distribution for every coalition: (table, value function)."""
     values = np.random.default_rng(seed).normal(size=2**n)
-    return values, lambda masks: values[np.asarray(masks) @ (1 << np.arange(n))]
+    return values, game_of(values)
 
 
 def smooth_game(n, seed=0):

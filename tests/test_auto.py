@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games_for_tests import game_of
 
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks
@@ -31,11 +32,6 @@ INDICES = [("SV", 1), ("BV", 1), ("STII", 2), ("STII", 3), ("SII", 2), ("BII", 2
 def _x64():
     with jax.enable_x64(True):
         yield
-
-
-def table_game(values):
-    n = len(values).bit_length() - 1
-    return lambda masks: values[np.asarray(masks) @ (1 << np.arange(n))]
 
 
 def weights_of(index, order, n):
@@ -78,7 +74,7 @@ def test_over_all_coalitions_it_is_exact(index, n):
         except ShapjaxError:
             continue
         found = sj.estimate(
-            table_game(values), n, index, order, budget=2**n, method="auto", key=0, p=p
+            game_of(values), n, index, order, budget=2**n, method="auto", key=0, p=p
         )
         for a, b in zip(found.coefficients, exact.coefficients, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-9)
@@ -136,7 +132,7 @@ def test_the_budget_is_never_exceeded_and_tiny_ones_serve(index, order):
     def value(masks):
         nonlocal asked
         asked += len(masks)
-        return table_game(values)(masks)
+        return game_of(values)(masks)
 
     for budget in (2, 13):
         asked = 0
@@ -153,7 +149,7 @@ def test_the_budget_is_never_exceeded_and_tiny_ones_serve(index, order):
 
 
 def test_bad_input_is_refused():
-    game = table_game(np.zeros(2**6))
+    game = game_of(np.zeros(2**6))
     with pytest.raises(ShapjaxError, match=r"budget is 1.*give at least 2"):
         sj.estimate(game, 6, budget=1, method="auto", key=0)
     with pytest.raises(ShapjaxError, match="correction"):
@@ -182,14 +178,14 @@ def test_corrected_estimates_are_unbiased_and_know_their_variance(index, order, 
         # It interpolates what it saw, as the process does.
         table = wrong.copy()
         table[masks @ (1 << np.arange(n))] = seen
-        return [c @ table for c in columns], table_game(wrong)
+        return [c @ table for c in columns], game_of(wrong)
 
     # Two draws of each size in each half, so that no part of the game stays unseen.
     counts = np.array([min(math.comb(n, t), 6) for t in range(n + 1)])
     found, variances = [], []
     for _ in range(draws):
         masks = draw_distinct(counts, rng)
-        worths = table_game(values)(masks)
+        worths = game_of(values)(masks)
         result = correct(masks, worths, np.arange(len(masks)), weights, surrogate, rng)
         assert result.complete
         found.append(result.estimates[order])
@@ -223,7 +219,7 @@ def test_it_leaves_a_right_surrogate_alone_and_corrects_a_wrong_one(monkeypatch)
     truth = truth_of(values, "STII", 2)[2]
 
     def run(budget):
-        found = sj.estimate(table_game(values), n, budget=budget, method="auto", key=0)
+        found = sj.estimate(game_of(values), n, budget=budget, method="auto", key=0)
         return np.asarray(found.of_size(2)), found.stats
 
     _, stats = run(250)
@@ -253,7 +249,7 @@ def test_it_leaves_a_right_surrogate_alone_and_corrects_a_wrong_one(monkeypatch)
 def test_the_options_correct_always_and_never():
     n = 8
     values = adversaries(n)["weighted vote"]
-    game, truth = table_game(values), truth_of(values, "SV", 1)[1]
+    game, truth = game_of(values), truth_of(values, "SV", 1)[1]
     always, never, default = (
         sj.estimate(game, n, "SV", budget=120, method="auto", key=0, **options)
         for options in ({"correction": "always"}, {"correction": "never"}, {})
@@ -275,7 +271,7 @@ def test_it_is_never_worse_than_answering_zero(name):
         errors = []
         for key in range(2):
             found = sj.estimate(
-                table_game(values), 9, index, order, budget=budget, method="auto", key=key
+                game_of(values), 9, index, order, budget=budget, method="auto", key=key
             )
             errors.append(((np.asarray(found.of_size(order)) - truth) ** 2).mean())
         assert np.mean(errors) <= (truth**2).mean() + 1e-12
@@ -287,7 +283,7 @@ def test_on_boolean_polynomials_it_beats_the_constant_answer():
         for seed in range(3):
             values = boolean_polynomial(9, seed)
             truth = truth_of(values, "STII", 2)[2]
-            found = sj.estimate(table_game(values), 9, budget=budget, method="auto", key=seed)
+            found = sj.estimate(game_of(values), 9, budget=budget, method="auto", key=seed)
             errors.append(((np.asarray(found.of_size(2)) - truth) ** 2).mean() / truth.var())
         assert np.mean(errors) < 1
 

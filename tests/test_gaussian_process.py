@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from games_for_tests import game_of
 
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks
@@ -40,11 +41,6 @@ INDICES = [("STII", 1), ("STII", 2), ("STII", 3), ("SII", 2), ("BII", 2), ("FSII
 def _x64():
     with jax.enable_x64(True):
         yield
-
-
-def table_game(values):
-    n = len(values).bit_length() - 1
-    return lambda masks: values[np.asarray(masks) @ (1 << np.arange(n))]
 
 
 def network(n, seed, width=20):
@@ -147,7 +143,7 @@ def test_over_all_coalitions_it_is_exact():
     values = np.random.default_rng(3).normal(size=2**7)
     exact = sj.interactions(values, "STII", 2)
     found = sj.estimate(
-        table_game(values), 7, budget=10**6, method="gaussian-process", key=jax.random.key(0)
+        game_of(values), 7, budget=10**6, method="gaussian-process", key=jax.random.key(0)
     )
     assert found.stats["evaluations"] == 2**7
     for a, b in zip(found.coefficients, exact.coefficients, strict=True):
@@ -184,7 +180,7 @@ def test_on_boolean_polynomials_it_beats_the_constant_answer():
     values = np.asarray(sj.zeta(rng.uniform(0, 10, size=2**12)))
     exact = np.asarray(sj.interactions(values).coefficients[2])
     found = sj.estimate(
-        table_game(values), 12, budget=400, method="gaussian-process", key=jax.random.key(0)
+        game_of(values), 12, budget=400, method="gaussian-process", key=jax.random.key(0)
     )
     assert ((found.coefficients[2] - exact) ** 2).mean() < 0.7 * exact.var()
 

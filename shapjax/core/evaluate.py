@@ -162,17 +162,18 @@ def _find_out(value_fn: ValueFunction, masks: Any) -> tuple[bool, list[Any]]:
     try:
         values = value_fn(np.asarray(masks[:1]))
     except (AttributeError, TypeError):
-        if _traces(value_fn, masks.shape[1]):  # it wants the methods of JAX arrays
+        if traces(value_fn, masks.shape[1]):  # it wants the methods of JAX arrays
             return True, []
         raise
-    if isinstance(values, jax.Array) and _traces(value_fn, masks.shape[1]):
+    if isinstance(values, jax.Array) and traces(value_fn, masks.shape[1]):
         return True, [_checked(values, 1)]
     return False, [_checked(np.asanyarray(values), 1)]
 
 
-def _traces(value_fn: ValueFunction, n_players: int) -> bool:
+def traces(function: Callable[[Any], Any], n_players: int) -> bool:
+    """Whether a function of masks, Boolean [B, n], takes a tracer for them; evaluates nothing."""
     try:
-        jax.eval_shape(value_fn, jax.ShapeDtypeStruct((2, n_players), jnp.bool_))
+        jax.eval_shape(function, jax.ShapeDtypeStruct((2, n_players), jnp.bool_))
     except Exception:  # a stranger's function may fail in any way when it meets a tracer
         return False
     return True

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shapjax.estimators.size_strata import moments
-from shapjax.estimators.subsets import parts_of_size
+from shapjax.estimators.size_strata import overlap_sums
 
 Surrogate = Callable[[np.ndarray, np.ndarray], tuple[tuple[np.ndarray, ...], Callable]]
 """From masks and values to the index, per size [C(n, s)], and a function predicting worths."""
@@ -108,7 +107,6 @@ def index_of_rest(
     sizes = masks.sum(axis=1)
     estimates, variances = _zeros(n, order), _zeros(n, order)
     complete = True
-    parts = {(s, m): parts_of_size(n, s, m) for s in range(order + 1) for m in range(s + 1)}
     for t in range(n + 1):
         rows = sizes == t
         count, number = int(rows.sum()), math.comb(n, t) - int(known[t])
@@ -118,17 +116,11 @@ def index_of_rest(
         complete &= count > 1 or count == number
         if not count:
             continue
-        powers = np.stack([rest[rows], rest[rows] ** 2])
-        sums = moments(masks[rows].astype(np.float64), powers, order)
-        for s in range(order + 1):
-            h = np.array([float(number * g) for g in weights[s, t, : s + 1]])
-            one, two = (
-                sum(
-                    difference * sums[m][row][parts[s, m]].sum(axis=1)
-                    for m, difference in enumerate(_newton(f))
-                )
-                for row, f in enumerate((h, h**2))
-            )
+        z, worth = masks[rows].astype(np.float64), rest[rows]
+        h = [[float(number * g) for g in weights[s, t, : s + 1]] for s in range(order + 1)]
+        first = overlap_sums(z, worth, h)
+        second = overlap_sums(z, worth**2, [[x**2 for x in row] for row in h])
+        for s, (one, two) in enumerate(zip(first, second, strict=True)):
             estimates[s] += one / count
             if count < number:
                 # One coalition alone shows no scatter: its square bounds it.
@@ -136,11 +128,6 @@ def index_of_rest(
                 scatter = np.maximum(two - about, 0) / max(count - 1, 1)
                 variances[s] += (1 - count / number) * scatter / count
     return estimates, variances, complete
-
-
-def _newton(f: np.ndarray) -> list[float]:
-    """Forward differences at zero: f(j) is their sum with binomials (j choose m)."""
-    return [float(np.diff(f, m)[0]) for m in range(len(f))]
 
 
 def _zeros(n: int, order: int) -> list[np.ndarray]:

@@ -93,28 +93,21 @@ def _sam(
     return over_backgrounds(game.grams, key, budget, lambda grams, _, __: sam(grams))
 
 
-def _gram_sam(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    assert game.grams is not None
-    return over_backgrounds(
-        game.grams,
-        key,
-        budget,
-        lambda grams, own, share: gram_sam(grams, budget=share, key=own, progress=progress),
-    )
+def _sampled(find: Callable[..., Interactions]) -> Explain:
+    """A method that draws from the Gram matrices of a game, background by background."""
 
+    def run(
+        game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+    ) -> Interactions:
+        assert game.grams is not None
+        return over_backgrounds(
+            game.grams,
+            key,
+            budget,
+            lambda grams, own, share: find(grams, budget=share, key=own, progress=progress),
+        )
 
-def _ig_sam(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    assert game.grams is not None
-    return over_backgrounds(
-        game.grams,
-        key,
-        budget,
-        lambda grams, own, share: ig_sam(grams, budget=share, key=own, progress=progress),
-    )
+    return run
 
 
 def _kernel(
@@ -406,9 +399,9 @@ METHODS: dict[str, Method] = {
     "ig": Method(_pixel_gradients, (_PIXELS, ()), (50, 0)),
     "gradcam": Method(_gradcam, (_FEATURES, ()), None),
     "sam": Method(_sam, (_FEATURES, _FEATURES), None),
-    "ig-sam": Method(_ig_sam, (_FEATURES, _FEATURES), (5_000, 40_000)),
+    "ig-sam": Method(_sampled(ig_sam), (_FEATURES, _FEATURES), (5_000, 40_000)),
     "kernel-sam": Method(_kernel, (_FEATURES_OR_REGIONS, _FEATURES_OR_REGIONS), (5_000, 40_000)),
-    "gram-sam": Method(_gram_sam, (_FEATURES, _FEATURES), (5_000, 5_000)),
+    "gram-sam": Method(_sampled(gram_sam), (_FEATURES, _FEATURES), (5_000, 5_000)),
     "two-tower": Method(_two_tower, (_REGIONS, _REGIONS), (BUDGET, 2 * BUDGET)),
     "fixlip": Method(_fixlip, ((), _REGIONS), (0, 20_000)),
     "integrated-jacobians": Method(_integrated_jacobians, ((), _FEATURES), (0, 64)),

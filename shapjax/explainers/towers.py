@@ -168,7 +168,7 @@ def cross_linear(query: TowerPart, retrieved: TowerPart) -> Interactions:
     nq, nr = len(query.singles), len(retrieved.singles)
     n = nq + nr
     p, weights = legendre(-(-n // 2))
-    a, b = (_mixed(_mean_by_size(tower), p) for tower in (query, retrieved))
+    a, b = (_mixed(tower.means, p) for tower in (query, retrieved))
     da, db = (_derivatives(tower, p) for tower in (query, retrieved))
     values = np.concatenate(
         [np.einsum("p,pic,pc->i", weights, *pair) for pair in ((da, b), (db, a))]
@@ -196,18 +196,6 @@ def _shown(embed: Embed, done: int, total: int, progress: Progress) -> Embed:
         return vectors
 
     return run
-
-
-def _mean_by_size(tower: TowerPart) -> np.ndarray:
-    """Mean embedding of the masks of each size, [n + 1, C].
-
-    Adding a random player to a random mask of size u gives a random mask of size u + 1.
-    """
-    steps = tower.derivatives.mean(axis=1) if len(tower.singles) else np.zeros((0, 0))
-    means = np.tile(tower.empty, (len(tower.singles) + 1, 1))
-    for size, step in enumerate(steps):
-        means[size + 1] = means[size] + step
-    return means
 
 
 def _mixed(by_size: np.ndarray, p: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import ShapjaxError, ValueFunctionError
+from shapjax.core.evaluate import traces
 from shapjax.games.parts import Parts
 from shapjax.games.pooled import inverse_root
 
@@ -140,7 +141,7 @@ class _Side(NamedTuple):
         empty = np.zeros((1, n), bool)
         tried = _run(embed, empty) if isinstance(embed, Partial) else embed(empty)
         length = _checked(tried, 1, name).shape[1]
-        if not isinstance(embed, Partial) and isinstance(tried, jax.Array) and _traces(embed, n):
+        if not isinstance(embed, Partial) and isinstance(tried, jax.Array) and traces(embed, n):
             embed = Partial(embed)
         return _Side(embed, n, length)
 
@@ -238,11 +239,3 @@ def _checked(vectors: Any, rows: int, name: str) -> np.ndarray:
             f"expected real numbers of shape ({rows}, C)."
         )
     return found
-
-
-def _traces(embed: Embed, n_players: int) -> bool:
-    try:
-        jax.eval_shape(embed, jax.ShapeDtypeStruct((2, n_players), jnp.bool_))
-    except Exception:  # a stranger's function may fail in any way when it meets a tracer
-        return False
-    return True
