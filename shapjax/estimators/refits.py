@@ -27,6 +27,7 @@ import numpy as np
 
 from shapjax.core.checks import whole_number
 from shapjax.estimators.distinct import generator_of
+from shapjax.estimators.regression import least_squares
 
 REFITS = 24
 """Refits by default: standard errors are then good to one part in seven."""
@@ -158,25 +159,10 @@ def _solve(
     adjoint: Callable[[jax.Array], jax.Array],
     target: jax.Array,
 ) -> jax.Array:
-    """Least squares by a few conjugate gradients from zero."""
-    tiny = jnp.finfo(target.dtype).tiny
-    unit = jnp.maximum(jnp.abs(target).max(), tiny)
-    target = target / unit
-    gradient = adjoint(target)
-    norm = jnp.vdot(gradient, gradient)
-    enough = TOLERANCE**2 * norm
-
-    def going(state: tuple[jax.Array, ...]) -> jax.Array:
-        return (state[3] > jnp.maximum(enough, tiny)) & (state[4] < MOST_STEPS)
-
-    def advance(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        u, residual, direction, norm, step = state
-        image = forward(direction)
-        length = norm / jnp.maximum(jnp.vdot(image, image), tiny)
-        u, residual = u + length * direction, residual - length * image
-        gradient = adjoint(residual)
-        after = jnp.vdot(gradient, gradient)
-        return u, residual, gradient + after / norm * direction, after, step + 1
-
-    start = (jnp.zeros_like(gradient), target, gradient, norm, jnp.zeros((), jnp.int32))
-    return unit * jax.lax.while_loop(going, advance, start)[0]
+    """Least squares by a few conjugate gradients, in units of the largest row."""
+    largest = jnp.abs(target).max()
+    unit = jnp.where(largest > 0, largest, 1)
+    found = least_squares(
+        forward, adjoint, target / unit, reduction=TOLERANCE, most_steps=MOST_STEPS
+    )
+    return unit * found[0]

@@ -174,11 +174,22 @@ def least_squares(
     forward: Callable[[jax.Array], jax.Array],
     adjoint: Callable[[jax.Array], jax.Array],
     target: jax.Array,
+    *,
+    reduction: float = 0.0,
+    most_steps: int = MAX_STEPS,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Minimise ||forward(u) - target|| by conjugate gradients on the normal equations (CGLS).
 
     Starting from zero it finds the solution of least norm when there are many. It carries the
     residual rather than the normal equations' right-hand side, which saves digits.
+
+    Args:
+        forward: unknowns to rows.
+        adjoint: its transpose.
+        target: [rows].
+        reduction: stop once the gradient is this much smaller than at the start; by default it
+            goes on to rounding noise.
+        most_steps: stop after as many.
 
     Returns:
         (u, steps taken, norm of the gradient relative to the residual).
@@ -188,13 +199,15 @@ def least_squares(
     norm = jnp.vdot(gradient, gradient)
     tolerance = (16 + 2 * math.sqrt(gradient.size)) * jnp.finfo(target.dtype).eps
     smallest = tolerance**2 * jnp.vdot(target, target)
+    enough = reduction**2 * norm
 
     def going(state: _State) -> jax.Array:
         # Paige & Saunders: a whitened design has norm near one, so below this the gradient is
         # rounding noise of the residual.
         residual = jnp.vdot(state.residual, state.residual)
         more = (state.norm > tolerance**2 * residual) & (residual > smallest)
-        return more & (state.step < MAX_STEPS) & (state.step - state.best_step < PATIENCE)
+        more &= state.norm > enough
+        return more & (state.step < most_steps) & (state.step - state.best_step < PATIENCE)
 
     def advance(state: _State) -> _State:
         image = forward(state.direction)
