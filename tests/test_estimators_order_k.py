@@ -1,5 +1,6 @@
 """The kernel regression at any order: over all coalitions it is Shapley-Taylor."""
 
+import functools
 import itertools
 
 import jax
@@ -20,11 +21,13 @@ from shapjax.estimators.subsets import (
     positions,
 )
 
+direct = functools.partial(sj.estimate, method="kernel-direct")
+
 
 @pytest.mark.parametrize(("n", "order"), [(3, 3), (4, 3), (8, 3), (5, 4), (8, 4)])
 def test_over_all_coalitions_it_is_shapley_taylor(n, order):
     values, game = table_game(n, seed=order)
-    found = sj.estimate(game, n, order=order, budget=2**n, key=0)
+    found = direct(game, n, order=order, budget=2**n, key=0)
     with jax.enable_x64(True):
         exact = jax.tree.map(np.asarray, sj.interactions(values, order=order))
     for a, b in zip(found.coefficients, exact.coefficients, strict=True):
@@ -36,7 +39,7 @@ def test_over_all_coalitions_it_is_shapley_taylor(n, order):
 @pytest.mark.parametrize(("n", "order"), [(5, 3), (6, 4)])
 def test_it_is_shapley_taylor_by_definition(n, order):
     values, game = table_game(n, seed=7)
-    found = sj.estimate(game, n, order=order, budget=2**n, key=0)
+    found = direct(game, n, order=order, budget=2**n, key=0)
     for a, b in zip(found.coefficients, by_definition(Game(values), "STII", order), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
 
@@ -45,7 +48,7 @@ def test_it_is_shapley_taylor_by_definition(n, order):
 def test_the_papers_rows_give_it_too(order):
     """Rows of weight 1e8 in one dense solve: no design, solver or constraint in common."""
     values, game = table_game(6)
-    found = sj.estimate(game, 6, order=order, budget=64, key=0, constraints="weight")
+    found = direct(game, 6, order=order, budget=64, key=0, constraints="weight")
     with jax.enable_x64(True):
         exact = np.asarray(sj.interactions(values, order=order).of_size(order))
     np.testing.assert_allclose(found.of_size(order), exact, atol=1e-6)
@@ -53,7 +56,7 @@ def test_the_papers_rows_give_it_too(order):
 
 def test_too_few_rows_still_obey_the_constraints():
     _, game = table_game(9)
-    found = sj.estimate(game, 9, order=3, budget=80, key=0)
+    found = direct(game, 9, order=3, budget=80, key=0)
     assert found.stats["underdetermined"]
     total = sum(c.sum() for c in found.coefficients[1:])
     np.testing.assert_allclose(total, game(np.ones((1, 9), int))[0] - found.empty, atol=1e-10)
@@ -68,7 +71,7 @@ def test_a_cubic_game_is_found_from_few_rows():
         masks = np.asarray(masks)
         return sum(masks[:, members_of_size(n, s)].all(-1) @ a for s, a in terms.items())
 
-    found = sj.estimate(cubic, n, order=3, budget=300, key=0)
+    found = direct(cubic, n, order=3, budget=300, key=0)
     assert not found.stats["underdetermined"]
     for size, expected in terms.items():
         np.testing.assert_allclose(found.of_size(size), expected, atol=1e-9)
