@@ -23,7 +23,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gaussian_process import PLAYERS, QUERY, boolean, error, merge, network
+from games import grouped
+from gaussian_process import PLAYERS, QUERY, boolean, error, network
 from tables import print_records
 
 import shapjax as sj
@@ -76,7 +77,7 @@ def tables(options: argparse.Namespace) -> dict[str, list[np.ndarray]]:
         first = 50 if options.tuning else 0
         pairs = [pictures[2 * k : 2 * k + 2] for k in range(first, first + options.games)]
         found["cosine of photographs"] = [
-            np.asarray(cosine_game(merge(grams, QUERY, PLAYERS - QUERY))(jnp.asarray(every)))
+            np.asarray(cosine_game(grouped(grams, QUERY, PLAYERS - QUERY))(jnp.asarray(every)))
             for grams in (similarity_game(backbone, *pair).grams for pair in pairs)
             if grams is not None
         ]

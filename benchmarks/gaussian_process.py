@@ -27,6 +27,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from games import grouped
 from tables import print_records
 
 import shapjax as sj
@@ -59,17 +60,6 @@ def boolean(seed: int) -> Game:
     coefficients = np.random.default_rng(seed).uniform(0, 10, 2**PLAYERS)
     values = np.asarray(sj.zeta(coefficients))
     return lambda masks: values[np.asarray(masks) @ (1 << np.arange(PLAYERS))]
-
-
-def merge(grams: Grams, query: int, retrieved: int) -> Grams:
-    """The game of groups of consecutive locations; the background keeps its row."""
-
-    def grouping(count: int, groups: int) -> np.ndarray:
-        owner = np.append(0, 1 + np.arange(count) * groups // count)
-        return (np.arange(groups + 1)[:, None] == owner).astype(float)
-
-    q, r = grouping(grams.n_query, query), grouping(grams.n_retrieved, retrieved)
-    return Grams(q @ grams.qq @ q.T, q @ grams.qr @ r.T, r @ grams.rr @ r.T)
 
 
 def resampled(grams: Grams) -> Grams:
@@ -185,7 +175,7 @@ def main() -> None:
             options.pictures,
             options.squeezenet,
             count,
-            functools.partial(merge, query=QUERY, retrieved=PLAYERS - QUERY),
+            functools.partial(grouped, query=QUERY, retrieved=PLAYERS - QUERY),
         )
         values = [functools.partial(_plain, cosine_game(grams)) for grams in games]
         records += compare("cosine of photographs", values, budgets)

@@ -25,7 +25,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gaussian_process import cosines, error, merge, resampled
+from games import grouped
+from gaussian_process import cosines, error, resampled
 from tables import print_records
 
 import shapjax as sj
@@ -167,7 +168,7 @@ def main() -> None:
     records = compare("random rows, 8+7", games, budgets)
     if options.pictures and options.squeezenet:
         given = options.pictures, options.squeezenet
-        few = cosines(*given, count, functools.partial(merge, query=QUERY, retrieved=RETRIEVED))
+        few = cosines(*given, count, functools.partial(grouped, query=QUERY, retrieved=RETRIEVED))
         games = [enumerated(roots(grams)) for grams in few]
         records += compare("photographs, 8+7", games, budgets)
         many = cosines(*given, 1 if options.quick else 3, resampled)
