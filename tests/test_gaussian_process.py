@@ -22,7 +22,7 @@ from shapjax.estimators.gaussian_process import (
     prior_variances,
     read_process,
 )
-from shapjax.estimators.product_kernel import index_tables, kernel_matrix, read_index
+from shapjax.estimators.product_kernel import Kernel, index_tables, kernel_matrix, read_index
 from shapjax.estimators.shrinkage import held_out_factor, shrink
 from shapjax.estimators.truncated_process import (
     columns,
@@ -60,7 +60,8 @@ def process():
     with jax.enable_x64(True):
         masks = distinct_coalitions(jax.random.key(0), 10, 2, 100)
         rng = np.random.default_rng(0)
-        values = network(10, 0)(masks) * np.exp(0.2 * masks.sum(axis=1)) + rng.normal(size=100)
+        detail = 0.1 * rng.normal(size=100)
+        values = (network(10, 0)(masks) + detail) * np.exp(0.2 * masks.sum(axis=1))
         return fit_process(masks, values[:, None])
 
 
@@ -69,12 +70,18 @@ def posterior_table(process):
     """Posterior mean and covariance of every worth, from the model's formula alone."""
     z = np.asarray(process.z)
     every = np.asarray(all_masks(10), float)
-    distance = lambda a, b: (a[:, None, :] != b[None, :, :]).sum(axis=-1)  # noqa: E731
+    rate, share = process.kernel
+    assert share > 0, "else the rough part of the kernel is not tested"
+
+    def covariance(a, b):
+        distance = (a[:, None, :] != b[None, :, :]).sum(axis=-1)
+        return (1 - share) * np.exp(-rate * distance) + share * np.exp(-8 * rate * distance)
+
     scale = process.scale[every.sum(axis=1).astype(int)]
-    cross = np.exp(-process.rate * distance(every, z)) * scale[:, None]
+    cross = covariance(every, z) * scale[:, None]
     mean = process.sizes[every.sum(axis=1).astype(int), 0] + cross @ np.asarray(process.beta)[:, 0]
-    own = np.exp(-process.rate * distance(every, every)) * scale * scale[:, None]
-    noisy = np.exp(-process.rate * distance(z, z)) + 1e-7 * np.eye(len(z))
+    own = covariance(every, every) * scale * scale[:, None]
+    noisy = covariance(z, z) + 1e-7 * np.eye(len(z))
     return mean, process.variance * (own - cross @ np.linalg.solve(noisy, cross.T))
 
 
@@ -101,20 +108,20 @@ def test_the_errors_are_those_of_the_posterior_covariance(process, posterior_tab
 def test_a_kernel_function_by_hand():
     # Two players, T = {0}, r = 1/2: v = r, 1, r^2, r for {}, {0}, {1}, {0, 1}.
     index, order = index_and_order("STII", 2, 2)
-    tables = index_tables(index, order, 2, math.log(2))
+    tables = index_tables(index, order, 2, Kernel(math.log(2)))
     found = read_index(jnp.array([[1.0, 0.0]]), jnp.ones(1), [jnp.asarray(t) for t in tables])
     np.testing.assert_allclose(found[0], [0.5])
     np.testing.assert_allclose(found[1], [0.5, -0.25])
     np.testing.assert_allclose(found[2], [-0.25])
 
 
-def test_the_kernel_is_the_distance():
+def test_the_kernel_is_a_mixture_of_powers_of_the_distance():
     rng = np.random.default_rng(0)
     a, b = rng.random((5, 7)) < 0.5, rng.random((4, 7)) < 0.5
-    expected = [[math.exp(-0.3 * (x ^ y).sum()) for y in b] for x in a]
-    np.testing.assert_allclose(
-        kernel_matrix(*(jnp.asarray(m, float) for m in (a, b)), 0.3), expected
-    )
+    distances = np.array([[(x ^ y).sum() for y in b] for x in a])
+    found = kernel_matrix(*(jnp.asarray(m, float) for m in (a, b)), Kernel(0.3, 0.25))
+    expected = 0.75 * np.exp(-0.3 * distances) + 0.25 * np.exp(-2.4 * distances)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("n", "order"), [(1, 1), (4, 2), (9, 2), (9, 3), (15, 2), (40, 1)])
@@ -254,7 +261,7 @@ def test_the_truncation_is_read_exactly(truncated, index, order):
     exact = sj.interactions(table, index, order)
     for a, b in zip(read_truncated(process, cardinal, order), exact.coefficients, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-10)
-    tables = index_tables(cardinal, order, 8, 0.2, process.growth)
+    tables = index_tables(cardinal, order, 8, Kernel(0.2), process.growth)
     prior = prior_variances(cardinal, order, tables, jnp.asarray(process.growth))
     errors = truncated_errors(process, cardinal, order, [float(x) for x in prior])
     covariance = np.linalg.inv(np.asarray(process.factor) @ np.asarray(process.factor).T)

@@ -21,6 +21,7 @@ from shapjax.estimators.distinct import allocate, draw_distinct, generator_of
 from shapjax.estimators.enumeration import enumerated
 from shapjax.estimators.gaussian_process import index_of_values, refitted
 from shapjax.estimators.oracle import Oracle
+from shapjax.estimators.product_kernel import Kernel
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.residual import Corrected, correct
 from shapjax.estimators.size_strata import size_law_of
@@ -94,11 +95,12 @@ def auto(
     drawn = int(counts.sum() - counts[whole].sum())
     shares, explained = [0.0] * (order + 1), None
     if correction != "never" and drawn >= FEWEST:
-        # Lambda and growth are those of all coalitions: two numbers, chosen among a few.
-        kernel = [found.stats[name] for name in ("rate", "growth", "truncated")]
+        # Kernel and growth are those of all coalitions: three numbers, chosen among a few.
+        kernel = Kernel(found.stats["rate"], found.stats["share"])
+        other = found.stats["growth"], found.stats["truncated"]
 
         def surrogate(masks: np.ndarray, values: np.ndarray) -> Any:
-            return refitted(masks, values, index, order, *kernel)
+            return refitted(masks, values, index, order, kernel, *other)
 
         corrected = correct(masks, values, units, weights, surrogate, generator)
         explained = corrected.explained
@@ -106,7 +108,7 @@ def auto(
     stats = {
         "v_empty": float(values[0]),
         "v_grand": float(values[-1]),
-        "surrogate": {k: v for k, v in found.stats.items() if k in ("rate", "growth", "shrinkage")},
+        "surrogate": {k: found.stats[k] for k in ("rate", "share", "growth", "shrinkage")},
         "whole_sizes": len(whole),
         "correction": shares,
         "explained": explained,

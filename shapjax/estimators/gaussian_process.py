@@ -1,8 +1,8 @@
 r"""Interaction indices read off a Gaussian process fitted to the coalitions evaluated.
 
 The model is :math:`v(S) = h(|S|) + e^{c |S|} g(S)`: a free function of the size, and a Gaussian
-process g with covariance :math:`\tau^2 e^{-\lambda |S \triangle T|}` whose spread may grow or
-shrink with the size. Any cardinal index of its posterior mean has a closed form
+process g whose covariance is a mixture of two product kernels, one smooth and one rough, and whose
+spread may grow or shrink with the size. Any cardinal index of its posterior mean has a closed form
 (``product_kernel``), so that no table of 2**n is ever made. Since no coalition is evaluated twice
 and the posterior mean passes through every value, the estimate becomes exact as the budget
 reaches 2**n, whatever the game.
@@ -29,6 +29,7 @@ from shapjax.estimators.distinct import distinct_coalitions
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.product_kernel import (
     MOST_PLAYERS,
+    Kernel,
     derivative_weights,
     index_tables,
     kernel_matrix,
@@ -59,8 +60,11 @@ NUGGET = 1e-7
 GROWTHS = (0.0, -2.0, -1.0, 1.0)
 """The growth c of the log spread by size, times the number of players: what is tried."""
 
+SLOWER, SHARES = (0.25, 0.5), (0.01, 0.03, 0.1, 0.3)
+"""What is tried beside the best single rate: a part of it, with so much of a rough kernel."""
+
 SELECTION_ROWS, TRUNCATED_SELECTION_ROWS = 600, 1500
-"""Most rows by whose likelihood lambda and the growth are chosen."""
+"""Most rows by whose likelihood the kernel and the growth are chosen."""
 
 DENSE_ROWS, DENSE_PLAYERS = 5000, 20
 """Up to so many coalitions, or players, the whole kernel matrix is factored."""
@@ -73,8 +77,8 @@ def gaussian_process(problem: Problem, oracle: Oracle) -> Answer:
     """Any cardinal index, read off the posterior mean of a Gaussian process on coalitions.
 
     Coalitions are distinct; standard errors are the posterior's. ``stats`` holds ``v_empty``,
-    ``v_grand``, the kernel's ``rate``, the ``growth`` of the spread by size, and the
-    ``shrinkage`` of each size towards its mean (1 is none).
+    ``v_grand``, the kernel's ``rate`` and rough ``share``, the ``growth`` of the spread by size,
+    and the ``shrinkage`` of each size towards its mean (1 is none).
 
     Raises:
         ShapjaxError: the budget is below the sizes taken whole, or there are over 1000 players.
@@ -120,7 +124,7 @@ def index_of_values(
         "evaluations": len(masks),
         "v_empty": float(values[sizes == 0][0]),
         "v_grand": float(values[sizes == masks.shape[1]][0]),
-        "rate": fitted.rate,
+        **fitted.kernel._asdict(),
         "growth": float(np.log(fitted.scale[1])),
         "truncated": fitted.truncated,
         "shrinkage": [factor for _, factor in shrunk],
@@ -133,7 +137,7 @@ class _Fitted(NamedTuple):
     coefficients: tuple[np.ndarray, ...]
     errors: tuple[np.ndarray, ...]
     scale: np.ndarray
-    rate: float
+    kernel: Kernel
     truncated: int | None
 
 
@@ -150,16 +154,16 @@ def _fit_and_read(
         parts, errors = (
             tuple(np.asarray(x) for x in part) for part in (found.coefficients, found.errors)
         )
-        scale, rate = np.asarray(found.process.scale), float(found.process.rate)
-        return _Fitted(parts, errors, scale, rate, None)
+        kernel = Kernel(*(float(x) for x in found.process.kernel))
+        return _Fitted(parts, errors, np.asarray(found.process.scale), kernel, None)
     chosen = some_rows(rows, TRUNCATED_SELECTION_ROWS)
-    place, growth = _select(z[chosen], worth[chosen, None])
-    rate, scale = _rates(n)[int(place)], np.exp(float(growth) * np.arange(n + 1))
-    process = fit_truncated(masks, values, rate, scale, kept, NUGGET)
-    tables = index_tables(index, order, n, rate, scale)
+    found, growth = _select_rate(z[chosen], worth[chosen, None])
+    kernel, scale = Kernel(float(found)), np.exp(float(growth) * np.arange(n + 1))
+    process = fit_truncated(masks, values, kernel.rate, scale, kept, NUGGET)
+    tables = index_tables(index, order, n, kernel, scale)
     prior = [float(x) for x in prior_variances(index, order, tables, jnp.asarray(scale))]
     errors = truncated_errors(process, index, order, prior)
-    return _Fitted(read_truncated(process, index, order), errors, scale, rate, kept)
+    return _Fitted(read_truncated(process, index, order), errors, scale, kernel, kept)
 
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -171,18 +175,18 @@ def refitted(
     values: np.ndarray,
     index: CardinalIndex,
     order: int,
-    rate: float,
+    kernel: Kernel,
     growth: float,
     truncated: int | None,
 ) -> tuple[tuple[np.ndarray, ...], Predict]:
-    """The index and the predictions of a process whose lambda and growth are known.
+    """The index and the predictions of a process whose kernel and growth are known.
 
     Args:
         masks: distinct coalitions, Boolean [M, n]; the empty and the grand one among them.
         values: their worth, float64 [M].
         index: any cardinal index.
         order: its order.
-        rate: lambda, as ``index_of_values`` reports it.
+        kernel: as ``index_of_values`` reports it.
         growth: likewise.
         truncated: likewise; the order kept of the spectrum, None for all.
     """
@@ -190,10 +194,10 @@ def refitted(
     with precision_scope(np.float64):
         if truncated is not None:
             scale = np.exp(growth * np.arange(n + 1))
-            rest = fit_truncated(masks, values, rate, scale, truncated, NUGGET)
+            rest = fit_truncated(masks, values, kernel.rate, scale, truncated, NUGGET)
             return read_truncated(rest, index, order), functools.partial(_predicted_by_rest, rest)
         z, worth = jnp.asarray(masks, jnp.float64), jnp.asarray(values)[:, None]
-        process = jax.tree.map(np.asarray, _fit_at(z, worth, rate, growth))
+        process = jax.tree.map(np.asarray, _fit_at(z, worth, kernel, growth))
         found = tuple(np.asarray(part) for part in read_process(process, index, order))
     return found, functools.partial(_predicted, process)
 
@@ -206,7 +210,7 @@ def _predicted_by_rest(process: TruncatedProcess, masks: np.ndarray) -> np.ndarr
 def _predicted(process: Process, masks: np.ndarray) -> np.ndarray:
     with precision_scope(np.float64):
         sizes = masks.sum(axis=1)
-        near = kernel_matrix(jnp.asarray(masks, jnp.float64), process.z, process.rate)
+        near = kernel_matrix(jnp.asarray(masks, jnp.float64), process.z, process.kernel)
         deviation = np.asarray(near @ process.beta[:, 0])
         return np.asarray(process.sizes)[sizes, 0] + np.asarray(process.scale)[sizes] * deviation
 
@@ -236,7 +240,7 @@ class Process(NamedTuple):
 
     Attributes:
         z: masks as numbers, float64 [M, n].
-        rate: the kernel's lambda.
+        kernel: rate and share of the covariance.
         growth: c, of the spread by size.
         scale: e^(c s) by size, float64 [n+1].
         sizes: the function of the size, float64 [n+1, outputs].
@@ -246,7 +250,7 @@ class Process(NamedTuple):
     """
 
     z: Array
-    rate: Array
+    kernel: Kernel
     growth: Array
     scale: Array
     sizes: Array
@@ -278,7 +282,7 @@ def posterior(
     Args:
         z: distinct coalitions as numbers, the empty and the grand one among them, float64 [M, n].
         values: their worth, float64 [M].
-        chosen: rows by which lambda and the growth are chosen, int [R].
+        chosen: rows by which the kernel and the growth are chosen, int [R].
         index: any cardinal index; static.
         order: its order; static.
     """
@@ -289,68 +293,55 @@ def posterior(
 
 @jax.jit
 def fit(z: Array, values: Array, chosen: Array) -> Process:
-    """Fit the process: lambda and the growth c by restricted likelihood, then one solve.
+    """Fit the process: the kernel and the growth c by restricted likelihood, then one solve.
 
     Args:
         z: as for ``posterior``.
-        values: float64 [M, outputs]; outputs share lambda and c.
+        values: float64 [M, outputs]; outputs share the kernel and c.
         chosen: int [R].
     """
-    n = z.shape[1]
-    place, growth = select(z[chosen], values[chosen])
-    weight = jnp.exp(-growth * z.sum(axis=1))[:, None]
-    inputs = z, _at_sizes(z) * weight, values * weight
-    rates = jnp.asarray(_rates(n))
-
-    def at(place: Array) -> _Solved:
-        return solve(*inputs, rates[place])
-
-    def finer(state: tuple[Array, _Solved, Array]) -> tuple[Array, _Solved, Array]:
-        place, best, _ = state
-        other = at(place + 1)
-        better = other.likelihood > best.likelihood
-        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), other, best)
-        return place + better, best, better
-
-    def going(state: tuple[Array, _Solved, Array]) -> Array:
-        return state[2] & (state[0] + 1 < len(RATES))
-
-    # More rows show finer detail: from the subset's lambda upwards while the likelihood grows.
-    more = jnp.asarray(len(chosen) < len(z))
-    place, solved, _ = jax.lax.while_loop(going, finer, (place, at(place), more))
-    return _process(z, rates[place], growth, solved)
+    return _fit_at(z, values, *select(z[chosen], values[chosen]))
 
 
 @jax.jit
-def _fit_at(z: Array, values: Array, rate: Array | float, growth: Array | float) -> Process:
-    """The process of a given lambda and growth."""
+def _fit_at(z: Array, values: Array, kernel: Kernel, growth: Array | float) -> Process:
+    """The process of a given kernel and growth."""
+    kernel, growth = jax.tree.map(jnp.asarray, (kernel, growth))
     weight = jnp.exp(-growth * z.sum(axis=1))[:, None]
-    solved = solve(z, _at_sizes(z) * weight, values * weight, jnp.asarray(rate))
-    return _process(z, jnp.asarray(rate), jnp.asarray(growth), solved)
-
-
-def _process(z: Array, rate: Array, growth: Array, solved: _Solved) -> Process:
+    solved = solve(z, _at_sizes(z) * weight, values * weight, kernel)
     scale = jnp.exp(growth * jnp.arange(z.shape[1] + 1))
     level = between(solved.sizes, z)
-    return Process(z, rate, growth, scale, level, solved.beta, solved.factor, solved.variance)
+    return Process(z, kernel, growth, scale, level, solved.beta, solved.factor, solved.variance)
 
 
-def select(z: Array, values: Array) -> tuple[Array, Array]:
-    """Place of the best lambda among those tried, and c, by the restricted likelihood."""
-    n = z.shape[1]
-    basis, sizes = _at_sizes(z), z.sum(axis=1)
-    grid = [(rate, growth) for growth in GROWTHS for rate in RATES]
+def select(z: Array, values: Array) -> tuple[Kernel, Array]:
+    """The best kernel and c among those tried, by the restricted likelihood.
 
-    def likelihood(pair: Array) -> Array:
-        weight = jnp.exp(-pair[1] * sizes)[:, None]
-        solved = solve(z, basis * weight, values * weight, pair[0])
-        return solved.likelihood - values.shape[1] * pair[1] * sizes.sum()
+    First the rate and c of one product kernel, then how much of a rough one beside a slower one.
+    """
+    rate, growth = select_rate(z, values)
+    slower = [(slow, share) for slow in SLOWER for share in SHARES]
+    tried = jnp.asarray([(1.0, 0.0), *slower]) * jnp.stack([rate, jnp.ones_like(rate)])
+    scores = jax.lax.map(lambda pair: _likelihood(z, values, Kernel(*pair), growth), tried)
+    best = jnp.where(jnp.isfinite(scores), scores, -jnp.inf).argmax()
+    return Kernel(tried[best, 0], tried[best, 1]), growth
 
-    scores = jax.lax.map(likelihood, jnp.asarray(grid) / n)
+
+def select_rate(z: Array, values: Array) -> tuple[Array, Array]:
+    """The best lambda of a single product kernel, and c."""
+    grid = jnp.asarray([(rate, growth) for rate in RATES for growth in GROWTHS]) / z.shape[1]
+    scores = jax.lax.map(lambda pair: _likelihood(z, values, Kernel(pair[0]), pair[1]), grid)
     # Where no likelihood is finite the largest lambda is the safest.
     usable = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
-    best = jnp.where(jnp.isfinite(scores).any(), usable.argmax(), len(RATES) - 1)
-    return best % len(RATES), jnp.asarray(GROWTHS)[best // len(RATES)] / n
+    best = jnp.where(jnp.isfinite(scores).any(), usable.argmax(), len(grid) - len(GROWTHS))
+    return grid[best, 0], grid[best, 1]
+
+
+def _likelihood(z: Array, values: Array, kernel: Kernel, growth: Array) -> Array:
+    sizes = z.sum(axis=1)
+    weight = jnp.exp(-growth * sizes)[:, None]
+    solved = solve(z, _at_sizes(z) * weight, values * weight, kernel)
+    return solved.likelihood - values.shape[1] * growth * sizes.sum()
 
 
 class _Solved(NamedTuple):
@@ -362,17 +353,17 @@ class _Solved(NamedTuple):
 
 
 @jax.jit
-def solve(z: Array, basis: Array, values: Array, rate: Array) -> _Solved:
-    """Universal kriging for one lambda: mean coefficients, weights, restricted likelihood.
+def solve(z: Array, basis: Array, values: Array, kernel: Kernel) -> _Solved:
+    """Universal kriging for one kernel: mean coefficients, weights, restricted likelihood.
 
     Args:
         z: masks as numbers, float64 [M, n].
         basis: functions of the mean at the rows, float64 [M, p]; zero columns do no harm.
         values: float64 [M, outputs].
-        rate: lambda.
+        kernel: rate and share.
     """
     rows, outputs = values.shape
-    matrix = kernel_matrix(z, z, rate) + NUGGET * jnp.eye(rows)
+    matrix = kernel_matrix(z, z, kernel) + NUGGET * jnp.eye(rows)
     factor = jnp.linalg.cholesky(matrix)
     both = solve_triangular(factor, jnp.concatenate([basis, values], axis=1), lower=True)
     white, target = both[:, : basis.shape[1]], both[:, basis.shape[1] :]
@@ -398,7 +389,7 @@ def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Proc
     Args:
         masks: distinct coalitions, Boolean [M, n].
         values: their worth, float64 [M, outputs].
-        seed: picks the rows by which lambda and c are chosen where there are many.
+        seed: picks the rows by which the kernel and c are chosen where there are many.
 
     Raises:
         MemoryRefused: the kernel matrix does not fit into memory.
@@ -417,7 +408,7 @@ def some_rows(count: int, most: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).choice(count, most, replace=False)
 
 
-_select = jax.jit(select)
+_select_rate = jax.jit(select_rate)
 
 
 def _require(rows: int, n: int) -> None:
@@ -427,10 +418,6 @@ def _require(rows: int, n: int) -> None:
 
 def _require_matrix(rows: int) -> None:
     require_memory(8 * 3 * rows**2, f"the kernel matrix of {rows} coalitions", "lower the budget")
-
-
-def _rates(n: int) -> list[float]:
-    return [rate / n for rate in RATES]
 
 
 def _at_sizes(z: Array) -> Array:
@@ -458,7 +445,7 @@ def between(level: Array, z: Array) -> Array:
 def read_process(process: Process, index: CardinalIndex, order: int) -> tuple[Array, ...]:
     """Any cardinal index of the posterior mean (of one output), per size [C(n, s)]."""
     n = process.z.shape[1]
-    tables = index_tables(index, order, n, process.rate, process.scale)
+    tables = index_tables(index, order, n, process.kernel, process.scale)
     found = read_index(process.z, process.beta[:, 0], tables)
     level = size_index(index, order, n) @ process.sizes[:, 0]
     return tuple(part + level[s] for s, part in enumerate(found))
@@ -471,7 +458,7 @@ def posterior_errors(process: Process, index: CardinalIndex, order: int) -> tupl
     Cost: O(M**2) for each coefficient.
     """
     n = process.z.shape[1]
-    tables = index_tables(index, order, n, process.rate, process.scale)
+    tables = index_tables(index, order, n, process.kernel, process.scale)
     prior = prior_variances(index, order, tables, process.scale)
     members = [jnp.asarray(members_of_size(n, s)) for s in range(order + 1)]
     found = _explained(process.z, process.factor, tables, members)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,17 +31,35 @@ from shapjax.indices.worths import worth_weights
 MOST_PLAYERS = 1000
 """Beyond it binomials leave the range of float64."""
 
+ROUGHER = 8
+"""The rough part of a kernel decays so many times faster than the smooth one."""
 
-def kernel_matrix(a: jax.Array, b: jax.Array, rate: jax.Array | float) -> jax.Array:
-    """exp(-rate |S xor T|) for masks S in a and T in b, float [A, B], by one matrix product.
+
+class Kernel(NamedTuple):
+    r"""A mixture of product kernels, :math:`(1 - a) r^d + a r^{8 d}` of the Hamming distance d.
+
+    Games have broad trends and fine detail of much smaller spread; one rate serves one of them.
+
+    Attributes:
+        rate: lambda, positive; r is its negative exponential.
+        share: a, between 0 and 1; 0 leaves the product kernel alone.
+    """
+
+    rate: jax.Array | float
+    share: jax.Array | float = 0.0
+
+
+def kernel_matrix(a: jax.Array, b: jax.Array, kernel: Kernel) -> jax.Array:
+    """The kernel for masks S in a and T in b, float [A, B], by one matrix product.
 
     Args:
         a: masks as numbers, float [A, n].
         b: float [B, n].
-        rate: positive.
+        kernel: rate and share.
     """
     sizes = a.sum(axis=1)[:, None] + b.sum(axis=1)
-    return jnp.exp(-rate * (sizes - 2 * (a @ b.T)))
+    smooth = jnp.exp(-kernel.rate * (sizes - 2 * (a @ b.T)))
+    return smooth + kernel.share * (smooth**ROUGHER - smooth)
 
 
 @functools.lru_cache(maxsize=64)
@@ -65,16 +84,16 @@ def index_tables(
     index: CardinalIndex,
     order: int,
     n: int,
-    rate: jax.Array | float,
+    kernel: Kernel,
     scale: jax.Array | np.ndarray | None = None,
 ) -> list[jax.Array]:
-    r"""The index of :math:`S \mapsto \sigma(|S|)\, e^{-\lambda |S \triangle T|}`.
+    r"""The index of :math:`S \mapsto \sigma(|S|)\, k(S, T)`.
 
     Args:
         index: any cardinal index; static.
         order: its order k; static.
         n: number of players, at most 1000; static.
-        rate: the kernel's lambda.
+        kernel: k.
         scale: sigma by size, float [n+1]; None for one.
 
     Returns:
@@ -85,7 +104,7 @@ def index_tables(
         ShapjaxError: too many players.
     """
     return [
-        jnp.tensordot(jnp.asarray(row), derivative_tables(n, s, rate, scale, index.form), 1)
+        jnp.tensordot(jnp.asarray(row), derivative_tables(n, s, kernel, scale, index.form), 1)
         for s, row in enumerate(derivative_weights(index, order, n))
     ]
 
@@ -93,11 +112,11 @@ def index_tables(
 def derivative_tables(
     n: int,
     size: int,
-    rate: jax.Array | float,
+    kernel: Kernel,
     scale: jax.Array | np.ndarray | None = None,
     form: str = "derivatives",
 ) -> jax.Array:
-    r"""Mean discrete derivatives of :math:`\sigma(|S|)\, e^{-\lambda |S \triangle T|}`.
+    r"""Mean discrete derivatives of :math:`\sigma(|S|)\, k(S, T)`.
 
     Returns:
         float [n-s+1, n+1, s+1]: entry [u, t, c] is the mean over all U of size u outside A of
@@ -113,7 +132,15 @@ def derivative_tables(
             "merge some players."
         )
     sigma = jnp.ones(n + 1) if scale is None else jnp.asarray(scale)
-    r = jnp.exp(-jnp.asarray(rate, sigma.dtype))
+    rate, share = (jnp.asarray(x, sigma.dtype) for x in kernel)
+    smooth, rough = (
+        _product_tables(n, size, jnp.exp(-each), sigma, form) for each in (rate, ROUGHER * rate)
+    )
+    return smooth + share * (rough - smooth)
+
+
+def _product_tables(n: int, size: int, r: jax.Array, sigma: jax.Array, form: str) -> jax.Array:
+    """``derivative_tables`` of one product kernel."""
     rest = n - size
     means = _means(r, rest)
     levels = jnp.stack([sigma[level : level + rest + 1] for level in range(size + 1)])

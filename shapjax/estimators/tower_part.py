@@ -343,7 +343,7 @@ def _fitted(masks: np.ndarray, values: np.ndarray, order: int) -> dict[str, np.n
     process = fit_process(masks, values)
     found = {"channels": _channel_root(process)}
     for s, name in enumerate(("means", "singles", "pairs")[: order + 1]):
-        tables = _tables(n, s, process.rate, process.scale)
+        tables = _tables(n, s, process.kernel, process.scale)
         members = members_of_size(n, s)
         steps = np.stack([np.convolve(row, _signs(s)) for row in np.eye(n - s + 1)])
         spread = _posterior_covariance(process, np.asarray(tables), members, steps)
