@@ -19,7 +19,7 @@ from shapjax.core.errors import ShapjaxError
 from shapjax.estimators import auto as module
 from shapjax.estimators.auto import counts_by_size, draw_design, is_odd
 from shapjax.estimators.distinct import draw_distinct
-from shapjax.estimators.residual import correct, index_of_rest
+from shapjax.estimators.residual import correct, halves, index_of_rest
 from shapjax.indices.weights import index_and_order, weight_table
 from shapjax.indices.worths import worth_weights
 
@@ -174,7 +174,7 @@ def test_corrected_estimates_are_unbiased_and_know_their_variance(index, order, 
         np.stack(c, 1) for c in zip(*(truth_of(e, index, order) for e in np.eye(2**n)), strict=True)
     ]
 
-    def surrogate(masks, seen):
+    def fit(masks, seen):
         # It interpolates what it saw, as the process does.
         table = wrong.copy()
         table[masks @ (1 << np.arange(n))] = seen
@@ -186,7 +186,19 @@ def test_corrected_estimates_are_unbiased_and_know_their_variance(index, order, 
     for _ in range(draws):
         masks = draw_distinct(counts, rng)
         worths = game_of(values)(masks)
-        result = correct(masks, worths, np.arange(len(masks)), weights, surrogate, rng)
+        units = np.arange(len(masks))
+        groups = halves(masks, units, rng)
+        others = {half: groups != half for half in (1, 2)}
+        result = correct(
+            masks,
+            worths,
+            units,
+            groups,
+            weights,
+            lambda half, others=others, masks=masks, worths=worths: fit(
+                masks[others[half]], worths[others[half]]
+            ),
+        )
         assert result.complete
         found.append(result.estimates[order])
         variances.append(result.variances[order])
@@ -225,16 +237,15 @@ def test_it_leaves_a_right_surrogate_alone_and_corrects_a_wrong_one(monkeypatch)
     _, stats = run(250)
     assert stats["correction"][2] == 0
     assert "leaves nothing" in stats["decision"]
-    own = module.index_of_values
+    own = module.index_and_refits
 
-    def astray(masks, values, index, order):
-        found = own(masks, values, index, order)
+    def astray(*arguments):
+        found, refit = own(*arguments)
         shift = 20 * np.random.default_rng(0).normal(size=36)
-        return dataclasses.replace(
-            found, coefficients=(*found.coefficients[:2], found.coefficients[2] + shift)
-        )
+        parts = (*found.coefficients[:2], found.coefficients[2] + shift)
+        return dataclasses.replace(found, coefficients=parts), refit
 
-    monkeypatch.setattr(module, "index_of_values", astray)
+    monkeypatch.setattr(module, "index_and_refits", astray)
     shares, errors = [], []
     for budget in (250, 480):
         found, stats = run(budget)

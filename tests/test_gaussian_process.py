@@ -12,6 +12,7 @@ from games_for_tests import game_of
 
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks
+from shapjax.estimators import truncated_process
 from shapjax.estimators.distinct import distinct_coalitions
 from shapjax.estimators.gaussian_process import (
     SELECTION_ROWS,
@@ -27,7 +28,8 @@ from shapjax.estimators.shrinkage import held_out_factor, shrink
 from shapjax.estimators.truncated_process import (
     columns,
     count_columns,
-    fit_truncated,
+    fit_gathered,
+    gather,
     read_truncated,
     spectrum_of,
     truncated_errors,
@@ -238,13 +240,22 @@ def test_the_spectrum_of_the_kernel_is_complete_and_its_tail_is_what_is_cut(rate
 
 @pytest.fixture(scope="module", params=[2, 3])
 def truncated(request):
-    """A fitted truncation, its table of posterior means, and the columns at every coalition."""
+    """A truncation fitted to two of three groups of rows, its table of posterior means, and more.
+
+    The columns at every coalition, and the rows fitted to. Its Gram matrices have several strips.
+    """
     n = 8
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(truncated_process, "STRIP", 16)
         masks = distinct_coalitions(jax.random.key(0), n, 2, 90)
         values = network(n, 1)(masks) + np.random.default_rng(0).normal(size=90)
         growth = np.exp(0.05 * np.arange(n + 1))
-        process = fit_truncated(masks, values, 0.2, growth, request.param, 1e-7)
+        groups = np.random.default_rng(1).integers(3, size=90)
+        groups[[0, -1]] = 0
+        gathered = gather(masks, values, 0.2, growth, request.param, 1e-7, groups)
+        process = fit_gathered(gathered, [0, 2])
+        masks, values = masks[groups != 1], values[groups != 1]
+        assert np.bincount(masks.sum(axis=1), minlength=n + 1).all()
         every = np.asarray(all_masks(n))
         sizes = every.sum(axis=1)
         full = columns(jnp.asarray(every, float), n, jnp.asarray(process.spectrum.eta))
@@ -289,7 +300,9 @@ def test_the_truncation_is_the_regression_on_its_columns(truncated):
     theta = design.T @ inverse @ (target - free @ level)
     np.testing.assert_allclose(np.concatenate(process.theta[1:]), theta, atol=1e-8)
     rest = target - free @ level
-    np.testing.assert_allclose(process.variance, rest @ inverse @ rest / (90 - 9), rtol=1e-6)
+    np.testing.assert_allclose(
+        process.variance, rest @ inverse @ rest / (len(masks) - 9), rtol=1e-6
+    )
 
 
 def test_many_games_are_one_call():

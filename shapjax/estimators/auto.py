@@ -11,7 +11,7 @@ budget grows, hence the estimate to the truth.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -19,11 +19,10 @@ from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
 from shapjax.estimators.distinct import allocate, draw_distinct, generator_of
 from shapjax.estimators.enumeration import enumerated
-from shapjax.estimators.gaussian_process import index_of_values, refitted
+from shapjax.estimators.gaussian_process import index_and_refits
 from shapjax.estimators.oracle import Oracle
-from shapjax.estimators.product_kernel import Kernel
 from shapjax.estimators.protocol import Answer, Problem
-from shapjax.estimators.residual import Corrected, correct
+from shapjax.estimators.residual import COMMON, Corrected, correct, halves
 from shapjax.estimators.size_strata import size_law_of
 from shapjax.indices.weights import weight_table
 from shapjax.indices.worths import worth_weights
@@ -87,22 +86,15 @@ def auto(
     masks, units = draw_design(weights, oracle.left, generator)
     counts = np.bincount(masks.sum(axis=1), minlength=n + 1)
     values = np.asarray(oracle(masks), np.float64)
-    found = index_of_values(masks, values, index, order)
+    groups = halves(masks, units, generator)
+    found, refit = index_and_refits(masks, values, index, order, groups)
     assert found.standard_errors is not None
     parts = [np.asarray(part) for part in found.coefficients]
     errors = [np.asarray(part) for part in found.standard_errors]
     whole = [t for t in range(n + 1) if counts[t] == math.comb(n, t)]
-    drawn = int(counts.sum() - counts[whole].sum())
     shares, explained = [0.0] * (order + 1), None
-    if correction != "never" and drawn >= FEWEST:
-        # Kernel and growth are those of all coalitions: three numbers, chosen among a few.
-        kernel = Kernel(found.stats["rate"], found.stats["share"])
-        other = found.stats["growth"], found.stats["truncated"]
-
-        def surrogate(masks: np.ndarray, values: np.ndarray) -> Any:
-            return refitted(masks, values, index, order, kernel, *other)
-
-        corrected = correct(masks, values, units, weights, surrogate, generator)
+    if correction != "never" and np.count_nonzero(groups != COMMON) >= FEWEST:
+        corrected = correct(masks, values, units, groups, weights, refit)
         explained = corrected.explained
         parts, errors, shares = _combine(parts, errors, corrected, correction)
     stats = {

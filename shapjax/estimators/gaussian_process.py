@@ -41,7 +41,8 @@ from shapjax.estimators.shrinkage import held_out_factor, shrink
 from shapjax.estimators.truncated_process import (
     TruncatedProcess,
     count_columns,
-    fit_truncated,
+    fit_gathered,
+    gather,
     predict_truncated,
     read_truncated,
     truncated_errors,
@@ -110,8 +111,37 @@ def index_of_values(
     Returns:
         Interactions in float64 NumPy arrays, with the posterior's standard errors.
     """
+    return index_and_refits(masks, values, index, order)[0]
+
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Coalitions, Boolean [M, n], to the posterior mean of their worth, float64 [M]."""
+
+Refit = Callable[[int], tuple[tuple[np.ndarray, ...], Predict]]
+"""A group to leave out to the index of a process of the others, per size, and its predictions.
+
+Kernel and growth are those of all rows: three numbers, chosen among a few.
+"""
+
+
+def index_and_refits(
+    masks: np.ndarray,
+    values: np.ndarray,
+    index: CardinalIndex,
+    order: int,
+    groups: np.ndarray | None = None,
+) -> tuple[Interactions, Refit]:
+    """The estimate from coalitions already evaluated, and what all groups but one would give.
+
+    Args:
+        masks: as for ``index_of_values``.
+        values: likewise.
+        index: likewise.
+        order: likewise.
+        groups: int [M], from 0 on; None for one group.
+    """
     with precision_scope(np.float64):
-        fitted = _fit_and_read(masks, values, index, order)
+        fitted = _fit_and_read(masks, values, index, order, groups)
     found, errors = fitted.coefficients, fitted.errors
     shrunk = [shrink(*pair) for pair in zip(found[:2], errors[:2], strict=True)]
     for s in range(2, order + 1):
@@ -130,7 +160,7 @@ def index_of_values(
         "shrinkage": [factor for _, factor in shrunk],
     }
     parts = tuple(part for part, _ in shrunk)
-    return Interactions(parts, index.label, masks.shape[1], errors, stats)
+    return Interactions(parts, index.label, masks.shape[1], errors, stats), fitted.refit
 
 
 class _Fitted(NamedTuple):
@@ -139,10 +169,15 @@ class _Fitted(NamedTuple):
     scale: np.ndarray
     kernel: Kernel
     truncated: int | None
+    refit: Refit
 
 
 def _fit_and_read(
-    masks: np.ndarray, values: np.ndarray, index: CardinalIndex, order: int
+    masks: np.ndarray,
+    values: np.ndarray,
+    index: CardinalIndex,
+    order: int,
+    groups: np.ndarray | None = None,
 ) -> _Fitted:
     rows, n = masks.shape
     _require(rows, n)
@@ -154,52 +189,35 @@ def _fit_and_read(
         parts, errors = (
             tuple(np.asarray(x) for x in part) for part in (found.coefficients, found.errors)
         )
-        kernel = Kernel(*(float(x) for x in found.process.kernel))
-        return _Fitted(parts, errors, np.asarray(found.process.scale), kernel, None)
+        kernel, growth = Kernel(*(float(x) for x in found.process.kernel)), found.process.growth
+
+        def refit(group: int) -> tuple[tuple[np.ndarray, ...], Predict]:
+            assert groups is not None
+            others = groups != group
+            with precision_scope(np.float64):
+                process = _fit_at(z[others], worth[others, None], kernel, growth)
+                process = jax.tree.map(np.asarray, process)
+                read = tuple(np.asarray(part) for part in read_process(process, index, order))
+            return read, functools.partial(_predicted, process)
+
+        return _Fitted(parts, errors, np.asarray(found.process.scale), kernel, None, refit)
     chosen = some_rows(rows, TRUNCATED_SELECTION_ROWS)
-    found, growth = _select_rate(z[chosen], worth[chosen, None])
-    kernel, scale = Kernel(float(found)), np.exp(float(growth) * np.arange(n + 1))
-    process = fit_truncated(masks, values, kernel.rate, scale, kept, NUGGET)
+    rate, growth = _select_rate(z[chosen], worth[chosen, None])
+    kernel, scale = Kernel(float(rate)), np.exp(float(growth) * np.arange(n + 1))
+    gathered = gather(masks, values, kernel.rate, scale, kept, NUGGET, groups)
+    process = fit_gathered(gathered)
     tables = index_tables(index, order, n, kernel, scale)
     prior = [float(x) for x in prior_variances(index, order, tables, jnp.asarray(scale))]
     errors = truncated_errors(process, index, order, prior)
-    return _Fitted(read_truncated(process, index, order), errors, scale, kernel, kept)
 
-
-Predict = Callable[[np.ndarray], np.ndarray]
-"""Coalitions, Boolean [M, n], to the posterior mean of their worth, float64 [M]."""
-
-
-def refitted(
-    masks: np.ndarray,
-    values: np.ndarray,
-    index: CardinalIndex,
-    order: int,
-    kernel: Kernel,
-    growth: float,
-    truncated: int | None,
-) -> tuple[tuple[np.ndarray, ...], Predict]:
-    """The index and the predictions of a process whose kernel and growth are known.
-
-    Args:
-        masks: distinct coalitions, Boolean [M, n]; the empty and the grand one among them.
-        values: their worth, float64 [M].
-        index: any cardinal index.
-        order: its order.
-        kernel: as ``index_of_values`` reports it.
-        growth: likewise.
-        truncated: likewise; the order kept of the spectrum, None for all.
-    """
-    n = masks.shape[1]
-    with precision_scope(np.float64):
-        if truncated is not None:
-            scale = np.exp(growth * np.arange(n + 1))
-            rest = fit_truncated(masks, values, kernel.rate, scale, truncated, NUGGET)
+    def refit_rest(group: int) -> tuple[tuple[np.ndarray, ...], Predict]:
+        with precision_scope(np.float64):
+            others = [g for g in range(len(gathered.counts)) if g != group]
+            rest = fit_gathered(gathered, others)
             return read_truncated(rest, index, order), functools.partial(_predicted_by_rest, rest)
-        z, worth = jnp.asarray(masks, jnp.float64), jnp.asarray(values)[:, None]
-        process = jax.tree.map(np.asarray, _fit_at(z, worth, kernel, growth))
-        found = tuple(np.asarray(part) for part in read_process(process, index, order))
-    return found, functools.partial(_predicted, process)
+
+    parts = read_truncated(process, index, order)
+    return _Fitted(parts, errors, scale, kernel, kept, refit_rest)
 
 
 def _predicted_by_rest(process: TruncatedProcess, masks: np.ndarray) -> np.ndarray:

@@ -16,8 +16,11 @@ import numpy as np
 
 from shapjax.estimators.size_strata import overlap_sums
 
-Surrogate = Callable[[np.ndarray, np.ndarray], tuple[tuple[np.ndarray, ...], Callable]]
-"""From masks and values to the index, per size [C(n, s)], and a function predicting worths."""
+Surrogate = Callable[[int], tuple[tuple[np.ndarray, ...], Callable]]
+"""A group to leave out to the index, per size [C(n, s)], and a function predicting worths."""
+
+COMMON = 0
+"""The group of the coalitions that both surrogates are fitted to; 1 and 2 are the halves."""
 
 
 class Corrected(NamedTuple):
@@ -38,25 +41,18 @@ class Corrected(NamedTuple):
     explained: float
 
 
-def correct(
-    masks: np.ndarray,
-    values: np.ndarray,
-    units: np.ndarray,
-    weights: np.ndarray,
-    surrogate: Surrogate,
-    generator: np.random.Generator,
-) -> Corrected:
-    """Cross-fitted estimates: two surrogates, each corrected on the half it has not seen.
+def halves(masks: np.ndarray, units: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Deal coalitions into two halves, size by size; sizes taken whole are common to both.
 
     Args:
         masks: distinct coalitions, uniform within their size, Boolean [M, n].
-        values: their worth, float64 [M].
         units: int [M]; coalitions of one unit were drawn together, and stay together.
-        weights: of the worths in the index, from ``worth_weights``.
-        surrogate: what is fitted; sizes taken whole belong to both halves.
         generator: makes the halves.
+
+    Returns:
+        Groups, int [M]: ``COMMON``, 1 or 2.
     """
-    order, n = len(weights) - 1, masks.shape[1]
+    n = masks.shape[1]
     sizes = masks.sum(axis=1)
     counts = np.bincount(sizes, minlength=n + 1)
     whole = np.array([counts[t] == math.comb(n, t) for t in range(n + 1)])
@@ -68,12 +64,36 @@ def correct(
         # Odd ones go to either half in turn.
         more, odd = divmod(len(rows) + odd, 2)
         first |= np.isin(units, units[generator.permutation(rows)[:more]])
+    return np.where(whole[sizes], COMMON, np.where(first, 1, 2))
+
+
+def correct(
+    masks: np.ndarray,
+    values: np.ndarray,
+    units: np.ndarray,
+    groups: np.ndarray,
+    weights: np.ndarray,
+    surrogate: Surrogate,
+) -> Corrected:
+    """Cross-fitted estimates: two surrogates, each corrected on the half it has not seen.
+
+    Args:
+        masks: distinct coalitions, uniform within their size, Boolean [M, n].
+        values: their worth, float64 [M].
+        units: int [M]; coalitions of one unit were drawn together.
+        groups: int [M], from ``halves``.
+        weights: of the worths in the index, from ``worth_weights``.
+        surrogate: what is fitted.
+    """
+    order, n = len(weights) - 1, masks.shape[1]
+    sizes = masks.sum(axis=1)
     # At worst, two coalitions drawn together err together.
-    together = 1 if heads.all() else 2
+    together = 1 if len(np.unique(units)) == len(units) else 2
     estimates, variances = _zeros(n, order), _zeros(n, order)
     complete, scatter, left = True, 0.0, 0.0
-    for held in (first, ~first & ~whole[sizes]):
-        index, predict = surrogate(masks[~held], values[~held])
+    for half in (1, 2):
+        held = groups == half
+        index, predict = surrogate(half)
         rest = values[held] - predict(masks[held])
         part = index_of_rest(masks[held], rest, np.bincount(sizes[~held], minlength=n + 1), weights)
         complete &= part[2]

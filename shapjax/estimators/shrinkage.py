@@ -14,9 +14,6 @@ TRUSTED, DOUBTED = 0.2, 0.4
 HELD_OUT = 0.2
 """Share of the coalitions that is held out."""
 
-BELIEF = 0.5
-"""How far from one the slope may well lie, before coalitions held out are seen."""
-
 
 def doubt_of(values: np.ndarray, errors: np.ndarray) -> float:
     """Mean squared standard error over the spread of the estimates."""
@@ -75,7 +72,8 @@ def held_out_factor(
         seed: picks those held out.
 
     Returns:
-        The slope, drawn towards one as far as it is uncertain, between 0 and 1.
+        The largest slope that they do not contradict by more than its standard error, between
+        0 and 1.
     """
     n = masks.shape[1]
     sizes = masks.sum(axis=1)
@@ -100,6 +98,4 @@ def held_out_factor(
         return 0.0
     slope = (weight * predicted * left).sum() / square
     error = math.sqrt(((weight * predicted * (left - slope * predicted)) ** 2).sum()) / square
-    # The posterior's own word is a slope of one, as if measured with an error of BELIEF.
-    trust = BELIEF**2 / (BELIEF**2 + error**2)
-    return float(np.clip(1 + trust * (slope - 1), 0, 1))
+    return float(np.clip(slope + error, 0, 1))

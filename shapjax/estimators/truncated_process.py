@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,9 @@ Array = jax.Array
 
 CHUNK = 1024
 """Rows whose columns exist at a time."""
+
+STRIP = 512
+"""Columns of the lower triangle of a Gram matrix that one product fills."""
 
 CENTRES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Centres that are tried."""
@@ -204,15 +208,52 @@ class TruncatedProcess(NamedTuple):
     growth: np.ndarray
 
 
-def fit_truncated(
+class Gathered(NamedTuple):
+    """Rows reduced to what a regression on the columns needs of them, in groups.
+
+    Attributes:
+        spectrum: the kernel's, its centre chosen for all rows.
+        growth: e^(c s) by size, float64 [n+1].
+        precision: of one row by its size, float64 [n+1].
+        counts: rows of each group by size, int [groups, n+1].
+        means: of the columns and the value by size, over all rows, float64 [n+1, F+1].
+        moments: of each group, about those means.
+    """
+
+    spectrum: Spectrum
+    growth: np.ndarray
+    precision: np.ndarray
+    counts: np.ndarray
+    means: Array
+    moments: Moments
+
+
+class Moments(NamedTuple):
+    """Weighted sums over the rows of each group, about the means of their sizes.
+
+    Attributes:
+        gram: of the columns, float64 [groups, F, F]; the lower triangle.
+        cross: of columns and value, float64 [groups, F].
+        square: of the value, float64 [groups].
+        sums: of columns and value by size, without weights, float64 [groups, n+1, F+1].
+    """
+
+    gram: Array
+    cross: Array
+    square: Array
+    sums: Array
+
+
+def gather(
     masks: np.ndarray,
     values: np.ndarray,
     rate: float,
     growth: np.ndarray,
     order: int,
     nugget: float,
-) -> TruncatedProcess:
-    """Bayesian regression on the columns up to ``order``; the function of the size is free.
+    groups: np.ndarray | None = None,
+) -> Gathered:
+    """Reduce rows to their moments; regressions on some of the groups then cost no more passes.
 
     Args:
         masks: distinct coalitions, Boolean [M, n].
@@ -221,61 +262,83 @@ def fit_truncated(
         growth: e^(c s) by size, float64 [n+1].
         order: q.
         nugget: variance of what the kernel does not see, beside its own.
+        groups: int [M], from 0 on; None for one group.
 
     Raises:
-        MemoryRefused: the columns' Gram matrix does not fit into memory.
+        MemoryRefused: the columns' Gram matrices do not fit into memory.
 
-    Cost: O(M F**2 + F**3) time and 3 F**2 numbers for F columns.
+    Cost: O(M F**2) time and F**2 numbers a group, for F columns.
     """
     n = masks.shape[1]
-    require_truncated(n, order)
+    groups = np.zeros(len(masks), int) if groups is None else groups
+    count = int(groups.max()) + 1
+    require_truncated(n, order, count)
     sizes = masks.sum(axis=1)
     spectrum = _centred(n, rate, order, sizes, nugget)
-    counts = np.bincount(sizes, minlength=n + 1)
-    weights = (counts[sizes] > 1) / (spectrum.tail[sizes] + nugget)
-    pad = -len(masks) % CHUNK
-    blocks = len(masks) + pad, CHUNK
-
-    def chunked(x: np.ndarray) -> Array:
-        wide = np.concatenate([x, np.zeros((pad, *x.shape[1:]), x.dtype)])
-        return jnp.asarray(wide.reshape(blocks[0] // CHUNK, CHUNK, *x.shape[1:]))
-
-    solved = _solve(
-        chunked(masks.astype(np.float64)),
-        chunked(values / growth[sizes]),
-        chunked(weights),
-        chunked(np.ones(len(masks))),
-        jnp.asarray(counts, jnp.float64),
+    counts = np.stack([np.bincount(sizes[groups == g], minlength=n + 1) for g in range(count)])
+    precision = 1 / (spectrum.tail + nugget)
+    # Every group begins a chunk of its own.
+    rows = [np.flatnonzero(groups == g) for g in range(count)]
+    padded = [np.append(own, np.full(-len(own) % CHUNK, -1)) for own in rows]
+    place = np.concatenate(padded).reshape(-1, CHUNK)
+    chunks = (
+        jnp.asarray(masks[place], jnp.float64),
+        jnp.asarray((values / growth[sizes])[place]),
+        jnp.asarray(place >= 0, jnp.float64),
+        jnp.asarray(np.repeat(np.arange(count), [len(own) // CHUNK for own in padded])),
+    )
+    means, moments = _moments(
+        *chunks,
+        jnp.asarray(counts),
+        jnp.asarray(precision),
         jnp.asarray(spectrum.scale),
         jnp.asarray(spectrum.eta),
         order=order,
     )
+    return Gathered(spectrum, growth, precision, counts, means, moments)
+
+
+def fit_gathered(gathered: Gathered, groups: Sequence[int] | None = None) -> TruncatedProcess:
+    """Bayesian regression on the columns, from some groups; the function of the size is free.
+
+    Args:
+        gathered: from ``gather``.
+        groups: those to fit to; None for all.
+
+    Cost: O(F**3) time and 2 F**2 numbers for F columns.
+    """
+    spectrum, growth = gathered.spectrum, gathered.growth
+    keep = np.zeros(len(gathered.counts))
+    keep[list(range(len(keep)) if groups is None else groups)] = 1
+    counts = keep @ gathered.counts
+    solved = _solve(
+        gathered.moments,
+        gathered.means,
+        jnp.asarray(keep),
+        jnp.asarray(counts),
+        jnp.asarray(gathered.precision),
+    )
+    n, order = len(growth) - 1, spectrum.order
     present = np.flatnonzero(counts)
     level = np.asarray(solved.level)[present] * growth[present]
-    freedom = max(len(masks) - len(present), 1)
+    freedom = max(int(counts.sum()) - len(present), 1)
     # A game that is flat within every size leaves nothing but rounding.
     variance = max(float(solved.residual), np.finfo(float).tiny) / freedom
     edges = np.cumsum([math.comb(n, size) for size in range(1, order)])
     theta = (np.zeros(1), *np.split(np.asarray(solved.theta), edges))
-    return TruncatedProcess(
-        spectrum,
-        theta,
-        np.interp(np.arange(n + 1), present, level),
-        solved.factor,
-        variance,
-        growth,
-    )
+    sizes = np.interp(np.arange(n + 1), present, level)
+    return TruncatedProcess(spectrum, theta, sizes, solved.factor, variance, growth)
 
 
-def require_truncated(n: int, order: int) -> None:
-    """Refuse a regression whose Gram matrix does not fit.
+def require_truncated(n: int, order: int, groups: int = 1) -> None:
+    """Refuse a regression whose Gram matrices, one for each group of rows, do not fit.
 
     Raises:
         MemoryRefused: it does not.
     """
     width = count_columns(n, order)
     require_memory(
-        8 * width * (3 * width + 3 * CHUNK),
+        8 * width * ((groups + 3) * width + 3 * CHUNK),
         f"the regression on {width} columns of {n} players",
         "merge some players",
     )
@@ -295,51 +358,74 @@ class _Solved(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="order")
-def _solve(
+def _moments(
     z: Array,
     values: Array,
-    weights: Array,
     real: Array,
+    groups: Array,
     counts: Array,
+    precision: Array,
     scale: Array,
     eta: Array,
     *,
     order: int,
-) -> _Solved:
-    """The regression from rows in chunks [chunks, CHUNK, ...]; ``real`` is 0 on padding."""
+) -> tuple[Array, Moments]:
+    """Means and moments of rows in chunks [chunks, CHUNK, ...]; ``real`` is 0 on padding."""
     n = z.shape[-1]
-    width = count_columns(n, order)
+    width, count = count_columns(n, order), len(counts)
 
-    def rows(z: Array) -> tuple[Array, Array]:
+    def rows(z: Array, values: Array) -> tuple[Array, Array]:
         sizes = z.sum(axis=1).astype(jnp.int32)
-        return columns(z, order, eta) * scale[sizes][:, None], sizes
+        own = columns(z, order, eta) * scale[sizes][:, None]
+        return jnp.concatenate([own, values[:, None]], axis=1), sizes
 
-    def add_mean(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, None]:
-        own, sizes = rows(chunk[0])
-        own = jnp.concatenate([own, chunk[1][:, None]], axis=1) * chunk[2][:, None]
-        return total.at[sizes].add(own), None
+    def add_sums(total: Array, chunk: tuple[Array, ...]) -> tuple[Array, None]:
+        own, sizes = rows(*chunk[:2])
+        return total.at[chunk[3], sizes].add(own * chunk[2][:, None]), None
 
+    start = jnp.zeros((count, n + 1, width + 1), z.dtype)
+    sums = jax.lax.scan(add_sums, start, (z, values, real, groups))[0]
     # A free level at each size is eliminated: everything is centred within its size.
-    sums = jax.lax.scan(add_mean, jnp.zeros((n + 1, width + 1), z.dtype), (z, values, real))[0]
-    means = sums / jnp.maximum(counts, 1)[:, None]
+    means = sums.sum(axis=0) / jnp.maximum(counts.sum(axis=0), 1)[:, None]
 
-    def add_gram(total: tuple[Array, ...], chunk: tuple[Array, ...]) -> tuple[Any, None]:
+    def add(total: tuple[Array, ...], chunk: tuple[Array, ...]) -> tuple[Any, None]:
         gram, cross, square = total
-        own, sizes = rows(chunk[0])
-        own = own - means[sizes, :-1]
-        target = chunk[1] - means[sizes, -1]
-        weighted = own * chunk[2][:, None]
-        return (
-            gram + weighted.T @ own,
-            cross + target @ weighted,
-            square + (chunk[2] * target**2).sum(),
-        ), None
+        own, sizes = rows(*chunk[:2])
+        own = own - means[sizes]
+        own, target = own[:, :-1], own[:, -1]
+        weights = chunk[2] * precision[sizes]
+        weighted, group = own * weights[:, None], chunk[3]
+        # The matrix is symmetric: strips of its lower triangle suffice.
+        for low in range(0, width, STRIP):
+            high = min(low + STRIP, width)
+            strip = own[:, low:].T @ weighted[:, low:high]
+            gram = gram.at[group, low:, low:high].add(strip)
+        cross = cross.at[group].add(target @ weighted)
+        return (gram, cross, square.at[group].add((weights * target**2).sum())), None
 
-    start = jnp.eye(width, dtype=z.dtype), jnp.zeros(width, z.dtype), jnp.zeros((), z.dtype)
-    gram, cross, square = jax.lax.scan(add_gram, start, (z, values, weights))[0]
-    factor = jnp.linalg.cholesky(gram)
+    start = (
+        jnp.zeros((count, width, width), z.dtype),
+        jnp.zeros((count, width), z.dtype),
+        jnp.zeros(count, z.dtype),
+    )
+    return means, Moments(*jax.lax.scan(add, start, (z, values, real, groups))[0], sums)
+
+
+@jax.jit
+def _solve(moments: Moments, means: Array, keep: Array, counts: Array, precision: Array) -> _Solved:
+    """The regression on the groups that are kept, float [groups] of 0 and 1."""
+    own = jnp.tensordot(keep, moments.sums, 1) / jnp.maximum(counts, 1)[:, None]
+    # From the means of all rows to those of the rows kept.
+    away = jnp.where(counts[:, None] > 0, own - means, 0)
+    weighted = away * (counts * precision)[:, None]
+    gram = jnp.tensordot(keep, moments.gram, 1) - away[:, :-1].T @ weighted[:, :-1]
+    cross = keep @ moments.cross - away[:, -1] @ weighted[:, :-1]
+    square = keep @ moments.square - away[:, -1] @ weighted[:, -1]
+    gram = gram + jnp.eye(len(gram), dtype=gram.dtype)
+    factor = jnp.linalg.cholesky(gram, symmetrize_input=False)
     theta = cho_solve((factor, True), cross)
-    return _Solved(theta, means[:, -1] - means[:, :-1] @ theta, factor, square - cross @ theta)
+    level = own[:, -1] - own[:, :-1] @ theta
+    return _Solved(theta, level, factor, square - cross @ theta)
 
 
 def read_truncated(
