@@ -58,6 +58,7 @@ AGREEMENT = 1e-6
 README = Path(__file__).parents[1] / "README.md"
 FIGURES = Path(__file__).parent / "figures"
 MARKS = ("<!-- convergence.py writes from here -->", "<!-- to here -->")
+VALUE_MARKS = ("<!-- convergence.py --index SV writes from here -->", "<!-- values to here -->")
 
 Game = Callable[[np.ndarray], np.ndarray]
 Estimate = Callable[[Game, int, int, int], np.ndarray]
@@ -295,8 +296,10 @@ def run(bench: Bench, todo: Sequence[Task]) -> None:
                 bench.run(task, bar.update)
 
 
-def report(records: list[Row], families: dict[str, games.Family]) -> str:
-    """Both tables, in Markdown."""
+def report(
+    records: list[Row], families: dict[str, games.Family], *, index_alone: bool = False
+) -> str:
+    """The tables, in Markdown; ``index_alone`` keeps to how the default compares."""
     present = {record["family"] for record in records}
     shown = [name for name in families if name in present]
     if not shown:
@@ -310,7 +313,16 @@ def report(records: list[Row], families: dict[str, games.Family]) -> str:
     detail = summary.detail_table(records, shown, at, shown[0])
     seeds = sorted({record["seeds"] for record in records})
     count = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
-    parts = [
+    parts, default = [], summary.default_table(records, shown)
+    if default:
+        parts += [
+            f"Mean error of `{summary.DEFAULT}`, and the least of the others with how many times "
+            f"that is (MSE over the variance of the exact values; {count} games):",
+            markdown(default),
+        ]
+    if index_alone:
+        return "\n\n".join(parts)
+    parts += [
         f"How many times fewer evaluations than `{summary.BASELINE}` a method needs for the same "
         "error (MSE over the variance of the exact values). The first row says how many "
         f"`{summary.BASELINE}` needs for which error. Medians over {count} games:",
@@ -339,17 +351,17 @@ def report(records: list[Row], families: dict[str, games.Family]) -> str:
     return "\n\n".join(parts)
 
 
-def write_readme(text: str) -> None:
+def write_readme(text: str, marks: tuple[str, str] = MARKS) -> None:
     """Replace what stands between the marks in the README.
 
     Raises:
         ShapjaxError: the marks are not there.
     """
     content = README.read_text("utf-8")
-    begin, end = (content.find(mark) for mark in MARKS)
+    begin, end = (content.find(mark) for mark in marks)
     if not 0 <= begin < end:
-        raise ShapjaxError(f"{README} lacks the lines {MARKS[0]} and {MARKS[1]}; put them in.")
-    changed = content[: begin + len(MARKS[0])] + f"\n\n{text}\n\n" + content[end:]
+        raise ShapjaxError(f"{README} lacks the lines {marks[0]} and {marks[1]}; put them in.")
+    changed = content[: begin + len(marks[0])] + f"\n\n{text}\n\n" + content[end:]
     write_whole(README, changed.encode())
 
 
@@ -433,13 +445,15 @@ def bench(options: argparse.Namespace) -> None:
     finally:
         results.close()
     records = summary.summarise(results.rows(index=options.index, order=options.order))
-    text = report(records, families)
+    main = (options.index, options.order) == ("STII", 2)
+    text = report(records, families, index_alone=not main)
     folder = FIGURES if options.readme else options.out
-    for path in convergence_figures.draw(records, families, folder):
-        print(f"drawn: {path}", file=sys.stderr)
+    if main:
+        for path in convergence_figures.draw(records, families, folder):
+            print(f"drawn: {path}", file=sys.stderr)
     print(json.dumps(records, indent=2) if options.json else text)
     if options.readme:
-        write_readme(text)
+        write_readme(text, MARKS if main else VALUE_MARKS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,8 +25,19 @@ ESTIMATORS = {
     "KernelSHAP": ("KernelSHAP", {}),
     "KernelSHAP-IQ": ("KernelSHAPIQ", {}),
     "faithful regression": ("RegressionFSII", {}),
+    "SVARM": ("SVARM", {}),
+    "Leverage SHAP": ("LeverageSHAP", {}),
+    "kADD-SHAP": ("kADDSHAP", {}),
+    "Regression MSR": ("RegressionMSR", {}),
+    "OddSHAP": ("OddSHAP", {}),
+    "PolySHAP": ("PolySHAP", {}),
+    "ProxySHAP": ("ProxySHAP", {}),
+    "ProxySHAP, adjusted": ("ProxySHAP", {"adjustment": True}),
 }
-"""Name to shapiq's class and its options; which of them serve an index it says itself."""
+"""Name to shapiq's class and its options; which of them serve an index it says itself.
+
+The last seven came with later releases (ProxySHAP with 1.5, for Python 3.12 on).
+"""
 
 
 def peers(index: str, order: int) -> dict[str, Peer]:
@@ -37,8 +48,8 @@ def peers(index: str, order: int) -> dict[str, Peer]:
         return {}
     found = {}
     for name, (kind, options) in ESTIMATORS.items():
-        made = getattr(approximator, kind)
-        if index in made.valid_indices:
+        made = getattr(approximator, kind, None)
+        if made is not None and index in made.valid_indices:
             found[PREFIX + name] = _peer(made, index, order, options)
     return found
 

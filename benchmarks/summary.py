@@ -20,6 +20,20 @@ Families differ by orders of magnitude in what is easy, so no fixed error would 
 
 QUANTILES = (0.1, 0.5, 0.9)
 
+DEFAULT = "auto"
+
+PLAIN = (
+    "kernel-weighting",
+    "kernel-direct",
+    "kernel-border",
+    "permutation",
+    "shap-iq",
+    "svarm-iq",
+    "kernel-shap",
+    "leverage-shap",
+)
+"""Estimators of the papers that fit no surrogate game."""
+
 
 def current(rows: Sequence[Row]) -> list[Row]:
     """The estimates made, of the games of the latest run of each family."""
@@ -32,7 +46,8 @@ def current(rows: Sequence[Row]) -> list[Row]:
 def summarise(rows: Sequence[Row]) -> list[Row]:
     """One record for each family, method and budget: medians, and 10% and 90% quantiles.
 
-    ``error`` is the MSE over the variance of the exact values, ``seconds`` the wall time of one
+    ``error`` is the MSE over the variance of the exact values (``error_mean`` its mean),
+    ``seconds`` the wall time of one
     call of ``shapjax.estimate`` (or of the peer) after compilation, ``cpu_seconds`` that of all
     its threads, ``sweep_seconds`` what an estimate takes of a compiled sweep.
     """
@@ -49,6 +64,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
             "budget": budget,
             "seeds": len(group),
             "evaluations": float(np.median([row["evaluations"] for row in group])),
+            "error_mean": float(np.mean([row["mse"] / row["variance"] for row in group])),
         }
         for name, values in (
             ("mse", [row["mse"] for row in group]),
@@ -166,6 +182,48 @@ def methods_of(records: Sequence[Row]) -> list[str]:
     """Methods in the order of tables and legends: the baseline first, peers last."""
     names = dict.fromkeys(record["method"] for record in records)
     return sorted(names, key=lambda name: (name != BASELINE, ":" in name, name))
+
+
+def default_table(records: Sequence[Row], families: Sequence[str]) -> list[Row]:
+    """Mean error of ``auto`` by family and budget, and how many times that of others it is.
+
+    The others: the best of this package's estimators that use no surrogate, the best of shapiq's
+    of that kind, and the better of its two forms of ProxySHAP. The constant answer has 1.
+    """
+    errors: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+    for record in records:
+        errors[record["family"], record["budget"]][record["method"]] = record["error_mean"]
+    table = []
+    for (family, budget), found in sorted(errors.items()):
+        if family not in families or DEFAULT not in found:
+            continue
+        peers = {name: error for name, error in found.items() if ":" in name}
+        proxies = {name: error for name, error in peers.items() if "ProxySHAP" in name}
+        groups = {
+            "best kernel or sampling": {
+                name: error for name, error in found.items() if name in PLAIN
+            },
+            "best of shapiq": {n: e for n, e in peers.items() if n not in proxies},
+            "shapiq's ProxySHAP": proxies,
+        }
+        row: Row = {
+            "family": family,
+            "evaluations": f"{budget:,}",
+            DEFAULT: f"{found[DEFAULT]:.2g}",
+        }
+        for title, group in groups.items():
+            row[title] = _beside(group, found[DEFAULT])
+        table.append(row)
+    return table
+
+
+def _beside(group: dict[str, float], own: float) -> str:
+    """The least error of a group, whose it is, and how many times ours that is."""
+    if not group:
+        return ""
+    name, error = min(group.items(), key=lambda item: item[1])
+    times = f"{_round(error / own)}x" if own > 0 else "-"
+    return f"{error:.2g} ({name.removeprefix('shapiq: ')}), {times}"
 
 
 def sweep_table(records: Sequence[Row], family: str) -> list[Row]:
