@@ -1,0 +1,115 @@
+"""The matrix-free solver: against dense least squares, singular problems and batches included."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import shapjax as sj
+from shapjax.coalitions.enumerate import members_of_size
+from shapjax.estimators.regression import fit_eliminated
+from shapjax.estimators.sampling import constrained_masks, kernel_direct, kernel_weighting
+
+pytestmark = pytest.mark.slow
+
+direct = functools.partial(sj.estimate, method="kernel-direct")
+
+
+@pytest.fixture(autouse=True)
+def _x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def problem(n, order, rows, seed=0, sampler=kernel_direct):
+    """Masks, values without any structure (duplicates disagree), weights."""
+    plan = sampler(jax.random.key(seed), n, order, rows)
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=len(plan.constrained) + rows)
+    return np.array(plan.free), values, plan.weights
+
+
+def by_pseudoinverse(free, values, weights, order):
+    """Least squares on the hyperplane of the known sum; of least norm where there are many."""
+    rows, n = free.shape
+    empty, alone = values[0], values[1 : n + 1] - values[0]
+    known = empty + (free @ alone if order == 2 else 0)
+    total = values[-rows - 1] - empty - (alone.sum() if order == 2 else 0)
+    design = free[:, members_of_size(n, order)].all(-1).astype(float)
+    count = design.shape[1]
+    base = np.full(count, total / count)
+    centre = np.eye(count) - 1 / count
+    root = np.sqrt(weights)[:, None]
+    target = root[:, 0] * (values[-rows:] - known - design @ base)
+    return base + np.linalg.lstsq(root * design @ centre, target, rcond=1e-10)[0]
+
+
+def fit(free, values, weights, order=2):
+    return fit_eliminated(jnp.asarray(free), jnp.asarray(values), jnp.asarray(weights), order=order)
+
+
+@pytest.mark.parametrize("sampler", [kernel_direct, kernel_weighting])
+def test_it_is_dense_least_squares(sampler):
+    free, values, weights = problem(12, 2, 400, sampler=sampler)
+    found = fit(free, values, weights)
+    expected = by_pseudoinverse(free, values, weights, 2)
+    np.testing.assert_allclose(found.coefficients[2], expected, rtol=1e-8, atol=1e-9)
+    assert not found.singular
+    assert 0 < found.smallest < 10
+
+
+@pytest.mark.parametrize(("n", "order", "rows"), [(10, 2, 25), (9, 1, 5), (6, 3, 9)])
+def test_too_few_rows_give_the_least_norm(n, order, rows):
+    free, _, weights = problem(n, order, rows)
+    worth = np.random.default_rng(1).normal(size=2**n)
+    masks = np.concatenate([constrained_masks(n, order), free])
+    values = worth[masks @ (1 << np.arange(n))]
+    found = fit(free, values, weights, order)
+    assert found.singular
+    assert found.smallest < 1e-9
+    if order < 3:
+        expected = by_pseudoinverse(free, values, weights, order)
+        np.testing.assert_allclose(found.coefficients[order], expected, atol=1e-8)
+
+
+def never_seen(free):
+    """Two pairs that no row holds: only the sum of their coefficients is known."""
+    for i, j in ((0, 1), (2, 3)):
+        free[free[:, i] & free[:, j], j] = False
+
+
+def test_pairs_that_no_row_holds_are_singular_whatever_the_rows():
+    free, values, weights = problem(9, 2, 500)
+    never_seen(free)
+    found = fit(free, values, weights)
+    assert found.singular
+    expected = by_pseudoinverse(free, values, weights, 2)
+    np.testing.assert_allclose(found.coefficients[2], expected, atol=1e-8)
+
+
+def test_repeated_rows_are_no_new_rows():
+    free, values, weights = problem(10, 2, 20)
+    many, worth = np.tile(free, (8, 1)), values[-20:]
+    found = fit(many, np.concatenate([values[:-20], np.tile(worth, 8)]), np.tile(weights, 8))
+    assert found.singular
+
+
+def test_estimates_say_so():
+    game = lambda m: np.sin(np.asarray(m) @ np.arange(8.0))  # noqa: E731
+    assert direct(game, 8, budget=25, key=0).stats["underdetermined"]
+    full = direct(game, 8, budget=200, key=0).stats
+    assert not full["underdetermined"]
+    assert full["smallest"] > 1e-3
+
+
+def test_a_batch_of_problems_under_vmap():
+    """Masks, values and weights differ; the middle one is singular, its neighbours are not."""
+    batch = [problem(8, 2, 90, seed) for seed in range(3)]
+    never_seen(batch[1][0])
+    stacked = [jnp.asarray(np.stack(part)) for part in zip(*batch, strict=True)]
+    found = jax.vmap(lambda *one: fit_eliminated(*one, order=2))(*stacked)
+    assert found.singular.tolist() == [False, True, False]
+    for pairs, one in zip(found.coefficients[2], batch, strict=True):
+        np.testing.assert_allclose(pairs, by_pseudoinverse(*one, 2), atol=1e-8)
