@@ -94,13 +94,13 @@ def test_matrix_free_solver_is_constrained_least_squares(x64, order, sampler):
 
 @pytest.mark.parametrize("n", [3, 4, 7])
 def test_the_expected_gram_matrix_is_inverted(x64, n):
-    law = size_law(n, 2)
+    law, table = size_law(n, 2), gram_table(n, 2)
     masks = np.array([[rank >> i & 1 for i in range(n)] for rank in range(2**n)], float)
     sizes = masks.sum(1).astype(int)
     probability = law[sizes] / np.array([np.sum(sizes == s) for s in range(n + 1)])[sizes]
     pairs = masks[:, members_of_size(n, 2)].prod(-1)
     spectrum = np.linalg.eigvalsh(pairs.T @ (probability[:, None] * pairs))
-    expected = {round(x, 9) for x in law @ gram_table(n, 2)}
+    expected = {round(x, 9) for x in law @ table}
     assert {round(x, 9) for x in spectrum} == expected
     design = design_of_order(
         jnp.asarray(masks) * np.sqrt(probability)[:, None] ** 0.5, 2, law @ gram_table(n, 2)

@@ -32,7 +32,7 @@ def test_over_all_coalitions_it_is_shapley_taylor(n, order):
         exact = jax.tree.map(np.asarray, sj.interactions(values, order=order))
     for a, b in zip(found.coefficients, exact.coefficients, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
-    # The law of sizes whitens exactly, so that conjugate gradients are done at once.
+    # The law of sizes preconditions exactly, so that conjugate gradients are done at once.
     assert found.stats["steps"] <= 1
 
 

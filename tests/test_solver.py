@@ -9,10 +9,10 @@ import pytest
 
 import shapjax as sj
 from shapjax.coalitions.enumerate import members_of_size
+from shapjax.estimators import kernel_system
+from shapjax.estimators import rows as rows_module
 from shapjax.estimators.regression import fit_eliminated
 from shapjax.estimators.sampling import constrained_masks, kernel_direct, kernel_weighting
-
-pytestmark = pytest.mark.slow
 
 direct = functools.partial(sj.estimate, method="kernel-direct")
 
@@ -21,6 +21,14 @@ direct = functools.partial(sj.estimate, method="kernel-direct")
 def _x64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(params=["small", "large"], autouse=True)
+def _size(request, monkeypatch):
+    """Every problem as a small one and by what large ones have: blocks, pairs, heavy rows."""
+    if request.param == "large":
+        monkeypatch.setattr(kernel_system, "LARGE", 0)
+        monkeypatch.setattr(rows_module, "BLOCK_ROWS", 64)
 
 
 def problem(n, order, rows, seed=0, sampler=kernel_direct):
@@ -46,8 +54,13 @@ def by_pseudoinverse(free, values, weights, order):
     return base + np.linalg.lstsq(root * design @ centre, target, rcond=1e-10)[0]
 
 
+def solver(order=2):
+    """Compiled anew, because what counts as large is read at compilation."""
+    return jax.jit(functools.partial(fit_eliminated.__wrapped__, order=order))
+
+
 def fit(free, values, weights, order=2):
-    return fit_eliminated(jnp.asarray(free), jnp.asarray(values), jnp.asarray(weights), order=order)
+    return solver(order)(jnp.asarray(free), jnp.asarray(values), jnp.asarray(weights))
 
 
 @pytest.mark.parametrize("sampler", [kernel_direct, kernel_weighting])
@@ -109,7 +122,7 @@ def test_a_batch_of_problems_under_vmap():
     batch = [problem(8, 2, 90, seed) for seed in range(3)]
     never_seen(batch[1][0])
     stacked = [jnp.asarray(np.stack(part)) for part in zip(*batch, strict=True)]
-    found = jax.vmap(lambda *one: fit_eliminated(*one, order=2))(*stacked)
+    found = jax.jit(jax.vmap(solver()))(*stacked)
     assert found.singular.tolist() == [False, True, False]
     for pairs, one in zip(found.coefficients[2], batch, strict=True):
         np.testing.assert_allclose(pairs, by_pseudoinverse(*one, 2), atol=1e-8)

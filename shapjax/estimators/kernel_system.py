@@ -91,10 +91,7 @@ def system_of(free: Array, weights: Array, order: int, *, merged: bool = True) -
         heavy = heaviest(sizes, weights, expected, table)
         spectrum = weights.at[heavy].set(0) @ by_row + kernel
     design = design_of_order(free.astype(dtype), order, spectrum)
-    if large:
-        invert = inverse_with(free[heavy], weights[heavy], spectrum)
-    else:
-        invert = design.invert
+    invert = inverse_with(free[heavy], weights[heavy], spectrum) if large else design.invert
     if large and merged:
         weighted = pair_rows(free, weights)
     else:

@@ -14,7 +14,7 @@ The rest is harmonic, :math:`D\varphi = 0`, and is the least-squares fit of
 :math:`\sum_{S \subseteq T} \varphi(S)` to v over the coalitions of sizes s to n - s, weighted by
 :math:`\mu(t) = 1/((n-2s+1) \binom{n-2s}{t-s})`: by Schur's lemma the Gram matrix is a multiple of
 the identity on the harmonic functions, :math:`\sum_t \mu(t) \binom{n-2s}{t-s} = 1` (the e = s
-eigenvalue of ``gram_spectrum``), so that the fit is the harmonic part of
+eigenvalue of ``gram_table``), so that the fit is the harmonic part of
 :math:`\sum_T \mu(t) [S \subseteq T]\, v(T)`. The index is :math:`I(S) = \sum_T \gamma(t, a) v(T)`
 with :math:`\gamma(t, a) = (-1)^{s-a} / ((n-s+1) \binom{n-s}{t-a})`; the harmonic part of
 :math:`[|S \cap T| = a]` is :math:`(-1)^{s-a} \binom{s}{a}` times that of :math:`[S \subseteq T]`,
