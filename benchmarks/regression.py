@@ -38,7 +38,7 @@ from shapjax.estimators.sampling import kernel_direct
 MIB = 1 << 20
 BATCH = 8
 NORMAL, TORCH = "normal equations, float64", "torch.linalg.lstsq, float64"
-Found = tuple[dict[str, Any], np.ndarray | None]
+Found = tuple[dict[str, Any], np.ndarray]
 
 
 def network_values(masks: np.ndarray, seed: int = 0, width: int = 50) -> np.ndarray:
@@ -81,7 +81,7 @@ def by_normal_equations(free: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def by_torch(free: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Pair terms by PyTorch's least squares; the last one is eliminated by the known sum."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     design, right, total = dense_problem(free, values)
     last = design[:, -1].copy()
@@ -137,7 +137,7 @@ def matrix_free(dtype: Any, batch: int, n: int, rows: int, repeats: int) -> Foun
         jax.block_until_ready(solver(*given))
         seconds.append(time.perf_counter() - begun)
     record = {
-        "seconds": round(statistics.median(seconds), 2),
+        "seconds": round(statistics.median(seconds), 3),
         "compile": round(compiling, 2),
         "MiB": round(grown),
         "steps": int(np.max(fit.steps)),
@@ -153,7 +153,7 @@ def dense(solver: Callable[..., np.ndarray], n: int, rows: int) -> Found:
     free, values, _ = drawn(n, rows)
     begun = time.perf_counter()
     pairs, grown = peak_growth(lambda: solver(free, values))
-    return {"seconds": round(time.perf_counter() - begun, 2), "MiB": round(grown)}, pairs
+    return {"seconds": round(time.perf_counter() - begun, 3), "MiB": round(grown)}, pairs
 
 
 LARGEST = "matrix-free, float64, one run"
@@ -193,7 +193,7 @@ def table(n: int, rows: int, *, quick: bool) -> list[dict[str, Any]]:
             error = np.linalg.norm(pairs - reference) / np.linalg.norm(reference)
             record["error"] = float(f"{error:.2g}")
         if TORCH in found and record["solver"] != TORCH:
-            ratio = found[TORCH][0]["seconds"] / max(record["seconds"], 0.01)
+            ratio = found[TORCH][0]["seconds"] / max(record["seconds"], 1e-3)
             record["ratio"] = float(f"{ratio:.3g}")
     records = [record for record, _ in found.values()]
     batch = next(name for name in SOLVERS if "vmap" in name)

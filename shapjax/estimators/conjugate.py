@@ -81,7 +81,7 @@ def least_squares(
     *,
     start: Array | None = None,
     enough: Callable[[State], Array] | None = None,
-    most_steps: int = MAX_STEPS,
+    most_steps: int | Array = MAX_STEPS,
 ) -> Solution:
     """Minimise ||A u - target|| by conjugate gradients on the normal equations (CGLS).
 
@@ -95,7 +95,7 @@ def least_squares(
         target: [rows].
         start: where to start; by default at zero.
         enough: another reason to stop; by default it goes on to rounding noise.
-        most_steps: stop after as many.
+        most_steps: stop after as many, where -1 does not even go to the start.
 
     Source: Hestenes & Stiefel 1952; Paige & Saunders 1982, section 6 (when to stop).
     """
@@ -152,13 +152,19 @@ def least_squares(
         )
 
     zero, nothing = jnp.zeros(shape, dtype), jnp.zeros((), dtype)
-    step, direction, norm = jnp.zeros((), jnp.int32), zero, nothing + jnp.inf
-    if start is not None:
-        step, direction = step - 1, start
-        # Nothing is to be done from zero to zero.
-        norm = jnp.where(jnp.vdot(start, start) + jnp.vdot(target, target) > 0, norm, 0)
-    best = zero, jnp.zeros_like(step), nothing + jnp.inf, nothing
-    begun = State(zero, target, direction, step, norm, nothing + unseen, nothing, *best)
+    begun = State(
+        u=zero,
+        residual=target,
+        direction=zero if start is None else start,
+        step=jnp.full((), 0 if start is None else -1, jnp.int32),
+        norm=nothing + jnp.inf,
+        square=nothing + unseen,
+        first=nothing,
+        best=zero,
+        best_step=jnp.zeros((), jnp.int32),
+        best_norm=nothing + jnp.inf,
+        best_square=nothing,
+    )
     last = jax.lax.while_loop(going, advance, begun)
     square = last.best_square
     gradient = jnp.sqrt(jnp.where(square > 0, last.best_norm / jnp.maximum(square, tiny), 0))

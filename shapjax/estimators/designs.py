@@ -26,6 +26,7 @@ class Design(NamedTuple):
         centre: coefficients with their constant part taken off.
         constant: the coefficients that are all equal to a number.
         flatten: coefficients in lexicographic order, [C(n, k)].
+        count: how many there are.
     """
 
     apply: Callable[[Array], Array]
@@ -34,6 +35,7 @@ class Design(NamedTuple):
     centre: Callable[[Array], Array]
     constant: Callable[[Array | float], Array]
     flatten: Callable[[Array], Array]
+    count: int
 
 
 def design_of_order(z: Array, order: int, spectrum: Array | np.ndarray) -> Design:
@@ -62,6 +64,7 @@ def _singles(z: Array, inverse: list[Array]) -> Design:
         centre=centre,
         constant=lambda value: jnp.full(z.shape[1], value, z.dtype),
         flatten=lambda a: a,
+        count=z.shape[1],
     )
 
 
@@ -98,6 +101,7 @@ def _pairs(z: Array, inverse: list[Array]) -> Design:
         constant=lambda value: value * hollow,
         # Fused products round a and its transpose apart; only their mean is seen by a row.
         flatten=lambda a: 0.5 * (a + a.T)[np.triu_indices(n, 1)],
+        count=math.comb(n, 2),
     )
 
 
@@ -119,6 +123,7 @@ def _sets(z: Array, order: int, inverse: list[Array]) -> Design:
         centre=centre,
         constant=lambda value: jnp.full(products.count, value, z.dtype),
         flatten=lambda a: a,
+        count=products.count,
     )
 
 

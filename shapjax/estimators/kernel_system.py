@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shapjax.estimators.conjugate import Map, Operator, State, least_squares
+from shapjax.estimators.conjugate import MAX_STEPS, Map, Operator, State, least_squares
 from shapjax.estimators.designs import Design, design_of_order, gram_table
 from shapjax.estimators.heavy_rows import heaviest, inverse_with
 from shapjax.estimators.rows import Rows, pair_rows, plain_rows
@@ -39,12 +40,14 @@ class System(NamedTuple):
         invert: about the inverse of their Gram matrix.
         least: the smallest eigenvalue that the sizes of the rows let expect, in the norm of the
             array of coefficients.
+        held: how many coefficients each row as it was given sums, float [rows].
     """
 
     design: Design
     rows: Rows
     invert: Map
     least: Array
+    held: Array
 
     def operator(self, even: Array | None = None) -> Operator:
         """Coefficients to weighted rows, preconditioned.
@@ -83,7 +86,9 @@ def system_of(free: Array, weights: Array, order: int, *, merged: bool = True) -
     dtype, sizes = weights.dtype, free.sum(axis=1)
     weights = weights / weights.sum()
     table = gram_table(n, order)
-    by_row = jnp.asarray(table, dtype)[sizes]
+    number = [math.comb(s, order) for s in range(n + 1)]
+    of_row = jnp.asarray(np.column_stack([table, number]), dtype)[sizes]
+    by_row, held = of_row[:, :-1], of_row[:, -1]
     kernel = jnp.asarray(KERNEL_SHARE * (size_law(n, order) @ table), dtype)
     expected = spectrum = weights @ by_row + kernel
     large = order == 2 and n > 3 and rows * n * n >= LARGE
@@ -93,12 +98,12 @@ def system_of(free: Array, weights: Array, order: int, *, merged: bool = True) -
     design = design_of_order(free.astype(dtype), order, spectrum)
     invert = inverse_with(free[heavy], weights[heavy], spectrum) if large else design.invert
     if large and merged:
-        weighted = pair_rows(free, weights)
+        weighted = pair_rows(free, weights, held)
     else:
-        weighted = plain_rows(free, weights, order, design)
+        weighted = plain_rows(weights, held, design)
     # A matrix of pairs holds each coefficient twice.
     copies = 2 if order == 2 else 1
-    return System(design, weighted, invert, expected[-1] / copies)
+    return System(design, weighted, invert, expected[-1] / copies, held)
 
 
 class Solved(NamedTuple):
@@ -137,23 +142,24 @@ def solve(system: System, target: Array, *, few: bool = False) -> Solved:
         target: their values, as ``system.rows.target`` has them.
         few: whether it is known that there are too few rows; static.
     """
-    design, dtype = system.design, target.dtype
+    dtype = target.dtype
     noise = SEEN_IN_DOUBT * float(jnp.finfo(dtype).eps)
-    ones = design.constant(1.0)
-    probe = np.random.default_rng(0).normal(size=ones.shape) * (not few)
-    probe = jnp.asarray(probe + probe.T if probe.ndim > 1 else probe, dtype)
-    probe = design.centre(ones * probe)
-    floor = noise**2 * jnp.vdot(probe, probe)
+    nothing = jnp.zeros((), dtype)
+    shape = jax.eval_shape(system.design.constant, nothing).shape
+    probe = _probe(shape) * (not few)
+    floor = noise**2 * float((probe**2).sum())
 
     def smallest(square: Array, u: Array) -> Array:
         # A probe that was seen to the last digit leaves noise, whose quotient means nothing.
         if few:
-            return jnp.zeros((), dtype)
+            return nothing
         return (square / system.least + floor) / (jnp.vdot(u, u) + floor)
 
     def once(i: Array, found: Solved) -> Solved:
         solving, probing, nearest = i == 0, i == 1, i == 2
-        start = jnp.where(probing, probe, jnp.where(found.singular, found.change, 0))
+        start = jnp.where(
+            probing, jnp.asarray(probe, dtype), jnp.where(found.singular, found.change, 0)
+        )
 
         def enough(state: State) -> Array:
             sure = probing & (smallest(state.square, state.u) > DOUBTFUL)
@@ -161,7 +167,11 @@ def solve(system: System, target: Array, *, few: bool = False) -> Solved:
             return state.norm <= fall**2 * state.first
 
         left = least_squares(
-            system.operator(nearest), jnp.where(solving, target, 0), start=start, enough=enough
+            system.operator(nearest),
+            jnp.where(solving, target, 0),
+            start=start,
+            enough=enough,
+            most_steps=jnp.where(nearest & ~found.singular, -1, MAX_STEPS),
         )
         return Solved(
             jnp.where(solving, left.u, jnp.where(probing, found.change, found.change - left.u)),
@@ -170,6 +180,13 @@ def solve(system: System, target: Array, *, few: bool = False) -> Solved:
             jnp.where(probing, smallest(left.square, left.u), found.smallest),
         )
 
-    nothing = jnp.zeros((), dtype)
-    begun = Solved(0 * ones, jnp.zeros((), jnp.int32), nothing, nothing + jnp.inf)
+    begun = Solved(jnp.zeros(shape, dtype), jnp.zeros((), jnp.int32), nothing, nothing + jnp.inf)
     return jax.lax.fori_loop(0, 3, once, begun)
+
+
+def _probe(shape: tuple[int, ...]) -> np.ndarray:
+    """Random zero-sum coefficients, float64; of pairs as a symmetric matrix."""
+    probe, ones = np.random.default_rng(0).normal(size=shape), np.ones(shape)
+    if len(shape) > 1:
+        probe, ones = probe + probe.T, 1 - np.eye(len(probe))
+    return ones * (probe - (ones * probe).sum() / ones.sum())

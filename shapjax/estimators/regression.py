@@ -109,8 +109,7 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         return Fit((*lower, top), jnp.zeros((), jnp.int32), zero, zero, jnp.asarray(count > 1))
     system = system_of(free, weights.astype(dtype), order)
     base = system.design.constant(total / count)
-    held = np.array([math.comb(s, order) / count for s in range(n + 1)])
-    known = lower[0] + total * jnp.asarray(held, dtype)[free.sum(axis=1)]
+    known = lower[0] + total / count * system.held
     if order > 1:
         # Summed where they are, because a product would turn all masks into numbers at once.
         known = known + jnp.where(free, lower[1], 0).sum(axis=1)

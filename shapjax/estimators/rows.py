@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from shapjax.estimators.designs import Design
 
@@ -42,31 +41,31 @@ class Rows(NamedTuple):
     target: Callable[[Array], Array]
 
 
-def plain_rows(free: Array, weights: Array, order: int, design: Design) -> Rows:
+def plain_rows(weights: Array, held: Array, design: Design) -> Rows:
     """One row for each coalition.
 
     Args:
-        free: Boolean [rows, n].
         weights: float [rows].
-        order: k.
-        design: of the same coalitions.
+        held: how many coefficients each sums, float [rows].
+        design: of the coalitions.
     """
     root = jnp.sqrt(weights)
     return Rows(
         forward=lambda a, root: root * design.apply(a),
         adjoint=lambda r, root: design.adjoint(root * r),
         roots=root,
-        even=_even(free.sum(axis=1), weights, order, free.shape[1]),
+        even=_even(weights, held, design.count),
         target=lambda values: root * values,
     )
 
 
-def pair_rows(free: Array, weights: Array) -> Rows:
+def pair_rows(free: Array, weights: Array, held: Array) -> Rows:
     """Of a regression on pairs: those of a single pair added up, the others in blocks.
 
     Args:
         free: Boolean [rows, n]; one of less than two players says nothing of pairs.
         weights: float [rows].
+        held: how many pairs each holds, float [rows].
 
     Returns:
         Rows of symmetric coefficients, float [n, n] with zero diagonal. They are float [blocks
@@ -94,7 +93,7 @@ def pair_rows(free: Array, weights: Array) -> Rows:
         return jnp.zeros(n * n + 1, dtype).at[pair].add(x)[:-1]
 
     total = summed(weights)
-    even = _even(sizes, weights, 2, n)
+    even = _even(weights, held[position], math.comb(n, 2))
     masks = jnp.pad(masks, ((0, fill), (0, 0))).reshape(-1, width, n)
     hollow = 1 - jnp.eye(n, dtype=dtype)
     shape, count = masks.shape[:2], len(masks) * width
@@ -140,9 +139,8 @@ def pair_rows(free: Array, weights: Array) -> Rows:
     )
 
 
-def _even(sizes: Array, weights: Array, order: int, n: int) -> Array:
+def _even(weights: Array, held: Array, count: int) -> Array:
     """What brings rows to norm one on zero-sum coefficients; those of no weight to zero."""
-    count = math.comb(n, order)
-    held = [math.comb(s, order) for s in range(n + 1)]
-    norms = np.sqrt([max(h - h * h / count, 1.0) if h else 1.0 for h in held])
-    return jnp.where(weights > 0, jnp.asarray(1 / norms, weights.dtype)[sizes], 0)
+    # A row that sums none or all of them is nothing there.
+    square = jnp.maximum(held * (1 - held / count), 1)
+    return jnp.where(weights > 0, jax.lax.rsqrt(square), 0)
