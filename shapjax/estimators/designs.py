@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -193,12 +192,14 @@ def gram_table(n: int, order: int) -> np.ndarray:
 
     Source: Delsarte 1973, section 4.2 (the Johnson scheme); Wilson 1990 (inclusion matrices).
     """
-    k, table = order, np.zeros((n + 1, min(order, n - order) + 1))
+    k, spaces = order, range(min(order, n - order) + 1)
+    table = np.zeros((n + 1, len(spaces)))
     for t in range(k, n + 1):
-        for e in range(min(table.shape[1], n - t + 1)):
-            table[t, e] = Fraction(
-                math.comb(t - e, k - e) * math.comb(n - k - e, t - k), math.comb(n, t)
-            )
+        # The quotient of the two large binomials, in numbers that stay small.
+        table[t] = [
+            math.comb(t - e, k - e) * math.perm(t, k) * math.perm(n - t, e) / math.perm(n, k + e)
+            for e in spaces
+        ]
     return table
 
 
