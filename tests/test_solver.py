@@ -1,6 +1,8 @@
 """The matrix-free solver: against dense least squares, singular problems and batches included."""
 
+import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from shapjax.estimators import kernel_system
 from shapjax.estimators import rows as rows_module
 from shapjax.estimators.regression import fit_eliminated
 from shapjax.estimators.sampling import constrained_masks, kernel_direct, kernel_weighting
+from shapjax.estimators.stopping import until_tolerance
 
 direct = functools.partial(sj.estimate, method="kernel-direct")
 
@@ -23,12 +26,16 @@ def _x64():
         yield
 
 
-@pytest.fixture(params=["small", "large"], autouse=True)
-def _size(request, monkeypatch):
-    """Every problem as a small one and by what large ones have: blocks, pairs, heavy rows."""
+@pytest.fixture(params=["small", "large"])
+def solver(request, monkeypatch):
+    """The solver as small problems have it, and as large ones: blocks, pairs, heavy rows.
+
+    Compiled anew, because what counts as large is read at compilation.
+    """
     if request.param == "large":
         monkeypatch.setattr(kernel_system, "LARGE", 0)
         monkeypatch.setattr(rows_module, "BLOCK_ROWS", 64)
+    return lambda order=2: jax.jit(functools.partial(fit_eliminated.__wrapped__, order=order))
 
 
 def problem(n, order, rows, seed=0, sampler=kernel_direct):
@@ -54,19 +61,14 @@ def by_pseudoinverse(free, values, weights, order):
     return base + np.linalg.lstsq(root * design @ centre, target, rcond=1e-10)[0]
 
 
-def solver(order=2):
-    """Compiled anew, because what counts as large is read at compilation."""
-    return jax.jit(functools.partial(fit_eliminated.__wrapped__, order=order))
-
-
-def fit(free, values, weights, order=2):
+def fit(solver, free, values, weights, order=2):
     return solver(order)(jnp.asarray(free), jnp.asarray(values), jnp.asarray(weights))
 
 
 @pytest.mark.parametrize("sampler", [kernel_direct, kernel_weighting])
-def test_it_is_dense_least_squares(sampler):
+def test_it_is_dense_least_squares(solver, sampler):
     free, values, weights = problem(12, 2, 400, sampler=sampler)
-    found = fit(free, values, weights)
+    found = fit(solver, free, values, weights)
     expected = by_pseudoinverse(free, values, weights, 2)
     np.testing.assert_allclose(found.coefficients[2], expected, rtol=1e-8, atol=1e-9)
     assert not found.singular
@@ -74,12 +76,12 @@ def test_it_is_dense_least_squares(sampler):
 
 
 @pytest.mark.parametrize(("n", "order", "rows"), [(10, 2, 25), (9, 1, 5), (6, 3, 9)])
-def test_too_few_rows_give_the_least_norm(n, order, rows):
+def test_too_few_rows_give_the_least_norm(solver, n, order, rows):
     free, _, weights = problem(n, order, rows)
     worth = np.random.default_rng(1).normal(size=2**n)
     masks = np.concatenate([constrained_masks(n, order), free])
     values = worth[masks @ (1 << np.arange(n))]
-    found = fit(free, values, weights, order)
+    found = fit(solver, free, values, weights, order)
     assert found.singular
     assert found.smallest < 1e-9
     if order < 3:
@@ -93,19 +95,19 @@ def never_seen(free):
         free[free[:, i] & free[:, j], j] = False
 
 
-def test_pairs_that_no_row_holds_are_singular_whatever_the_rows():
+def test_pairs_that_no_row_holds_are_singular_whatever_the_rows(solver):
     free, values, weights = problem(9, 2, 500)
     never_seen(free)
-    found = fit(free, values, weights)
+    found = fit(solver, free, values, weights)
     assert found.singular
     expected = by_pseudoinverse(free, values, weights, 2)
     np.testing.assert_allclose(found.coefficients[2], expected, atol=1e-8)
 
 
-def test_repeated_rows_are_no_new_rows():
+def test_repeated_rows_are_no_new_rows(solver):
     free, values, weights = problem(10, 2, 20)
     many, worth = np.tile(free, (8, 1)), values[-20:]
-    found = fit(many, np.concatenate([values[:-20], np.tile(worth, 8)]), np.tile(weights, 8))
+    found = fit(solver, many, np.concatenate([values[:-20], np.tile(worth, 8)]), np.tile(weights, 8))
     assert found.singular
 
 
@@ -117,7 +119,7 @@ def test_estimates_say_so():
     assert full["smallest"] > 1e-3
 
 
-def test_a_batch_of_problems_under_vmap():
+def test_a_batch_of_problems_under_vmap(solver):
     """Masks, values and weights differ; the middle one is singular, its neighbours are not."""
     batch = [problem(8, 2, 90, seed) for seed in range(3)]
     never_seen(batch[1][0])
@@ -126,3 +128,19 @@ def test_a_batch_of_problems_under_vmap():
     assert found.singular.tolist() == [False, True, False]
     for pairs, one in zip(found.coefficients[2], batch, strict=True):
         np.testing.assert_allclose(pairs, by_pseudoinverse(*one, 2), atol=1e-8)
+
+
+def test_growing_budgets_go_past_rows_that_leave_terms_open():
+    game = lambda m: np.sin(np.asarray(m) @ np.arange(8.0))  # noqa: E731
+    known = direct(game, 8, budget=200, key=0)
+    opened = dataclasses.replace(known, standard_errors=None, stats={"underdetermined": True})
+    asked = []
+
+    def run(budget, _):
+        asked.append(budget)
+        return opened if len(asked) < 3 else known
+
+    problem = types.SimpleNamespace(n=8, order=2)
+    found = until_tolerance(run, problem, "kernel-direct", 1e6, None, None)
+    assert len(asked) == 3
+    assert found.stats["converged"]
