@@ -106,9 +106,12 @@ def test_pairs_that_no_row_holds_are_singular_whatever_the_rows(solver):
 
 def test_repeated_rows_are_no_new_rows(solver):
     free, values, weights = problem(10, 2, 20)
-    many, worth = np.tile(free, (8, 1)), values[-20:]
-    found = fit(solver, many, np.concatenate([values[:-20], np.tile(worth, 8)]), np.tile(weights, 8))
+    values = np.concatenate([values[:-20], np.tile(values[-20:], 8)])
+    many, weights = np.tile(free, (8, 1)), np.tile(weights, 8)
+    found = fit(solver, many, values, weights)
     assert found.singular
+    expected = by_pseudoinverse(many, values, weights, 2)
+    np.testing.assert_allclose(found.coefficients[2], expected, atol=1e-8)
 
 
 def test_estimates_say_so():
