@@ -23,9 +23,6 @@ LARGE = 1 << 24
 KERNEL_SHARE = 0.01
 """Share of the kernel's own law in the expectation: no eigenvalue of it may vanish."""
 
-GOAL = 1e-12
-"""Relative gradient of a solution: far less than any draw scatters, a little above rounding."""
-
 SEEN = 1e-4
 """By how much the gradient falls in the search for the smallest eigenvalue, and in doubt:"""
 SEEN_IN_DOUBT = 100
@@ -166,8 +163,8 @@ def solve(system: System, target: Array, *, few: bool = False) -> Solved:
 
         def enough(state: State) -> Array:
             sure = probing & (smallest(state.square, state.u) > DOUBTFUL)
-            fallen = jnp.where(sure, SEEN, noise) ** 2 * state.first
-            return state.norm <= jnp.where(solving, GOAL**2 * state.square, fallen)
+            fall = jnp.where(solving, 0, jnp.where(sure, SEEN, noise))
+            return state.norm <= fall**2 * state.first
 
         left = least_squares(
             system.operator(nearest),
