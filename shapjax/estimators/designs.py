@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,67 +21,71 @@ class Design(NamedTuple):
     Attributes:
         apply: coefficients to rows, [rows].
         adjoint: rows to coefficients, the transpose of ``apply``.
-        whiten: inverse square root of the Gram matrix expected under the law of sizes, on the
-            coefficients that sum to zero; it is symmetric and removes the constant part. It
-            does so twice: at the solution the constant part of a gradient (the multiplier of
-            the constraint) dwarfs the rest, and what rounding leaves of it no row would see.
+        invert: inverse of the expected Gram matrix, on the coefficients that sum to zero.
+        centre: coefficients with their constant part taken off.
         constant: the coefficients that are all equal to a number.
         flatten: coefficients in lexicographic order, [C(n, k)].
+        count: how many there are.
     """
 
     apply: Callable[[Array], Array]
     adjoint: Callable[[Array], Array]
-    whiten: Callable[[Array], Array]
-    constant: Callable[[Array], Array]
+    invert: Callable[[Array], Array]
+    centre: Callable[[Array], Array]
+    constant: Callable[[Array | float], Array]
     flatten: Callable[[Array], Array]
+    count: int
 
 
-def design_of_order(z: Array, order: int, law: np.ndarray) -> Design:
+def design_of_order(z: Array, order: int, spectrum: Array | np.ndarray) -> Design:
     """The design of the coalitions of ``order`` players; pairs need no products of columns.
 
     Args:
         z: masks as numbers, float [rows, n].
         order: k, 1 <= k < n; static.
-        law: probability of each size, float64 [n+1].
+        spectrum: eigenvalues of the expected Gram matrix as ``gram_table`` orders them, float
+            [1 + min(k, n-k)], traced or not.
     """
+    inverse = [1 / x for x in jnp.asarray(spectrum, z.dtype)[1:]]
     if order > 2:
-        return _sets(z, order, law)
-    return _singles(z, law) if order == 1 else _pairs(z, law)
+        return _sets(z, order, inverse)
+    return _singles(z, inverse) if order == 1 else _pairs(z, inverse)
 
 
-def _singles(z: Array, law: np.ndarray) -> Design:
+def _singles(z: Array, inverse: list[Array]) -> Design:
     def centre(a: Array) -> Array:
         return a - a.mean()
 
-    # On the zero-sum vectors the expected Gram matrix is m1 - m2 times the identity.
-    scale = float(_moment(law, 1) - _moment(law, 2)) ** -0.5
     return Design(
         apply=lambda a: z @ a,
         adjoint=lambda r: r @ z,
-        whiten=lambda a: scale * centre(centre(a)),
+        invert=lambda a: inverse[0] * a,
+        centre=centre,
         constant=lambda value: jnp.full(z.shape[1], value, z.dtype),
         flatten=lambda a: a,
+        count=z.shape[1],
     )
 
 
-def _pairs(z: Array, law: np.ndarray) -> Design:
-    """Coefficients of pairs, kept as a symmetric matrix A with zero diagonal.
+def _pairs(z: Array, inverse: list[Array]) -> Design:
+    r"""Coefficients of pairs, kept as a symmetric matrix A with zero diagonal.
 
-    A row is z'Az/2, so rows cost one matrix product and the design is never formed.
+    A row is z'Az/2, so rows cost one matrix product and the design is never formed. The expected
+    Gram matrix has three eigenspaces: constants, :math:`x_i + x_j` with :math:`\sum x = 0`, and
+    the rest, which is empty at n = 3.
     """
     n = z.shape[1]
     hollow = 1 - jnp.eye(n, dtype=z.dtype)
-    # Half of the Gram matrix, because a matrix holds every pair twice.
-    standard, rest = (float(0.5 * x) ** -0.5 for x in pair_gram_spectrum(law)[1:])
+    # A matrix holds every pair twice, so that its Gram matrix is half of that of the pairs.
+    standard, rest = 2 * inverse[0], 2 * inverse[-1]
 
     def centre(a: Array) -> Array:
         return a - a.sum() / (n * (n - 1)) * hollow
 
-    def whiten(a: Array) -> Array:
-        a = centre(centre(a))
+    def invert(a: Array) -> Array:
         x = a.sum(axis=1) / (n - 2)
         along = (x[:, None] + x[None, :]) * hollow
-        return standard * along + rest * (a - along)
+        return rest * a + (standard - rest) * along
 
     def adjoint(r: Array) -> Array:
         pairs = 0.25 * (z.T @ (r[:, None] * z)) * hollow
@@ -92,59 +95,39 @@ def _pairs(z: Array, law: np.ndarray) -> Design:
     return Design(
         apply=lambda a: 0.5 * ((z @ a) * z).sum(axis=1),
         adjoint=adjoint,
-        whiten=whiten,
+        invert=invert,
+        centre=centre,
         constant=lambda value: value * hollow,
-        flatten=lambda a: a[np.triu_indices(n, 1)],
+        # Fused products round a and its transpose apart; only their mean is seen by a row.
+        flatten=lambda a: 0.5 * (a + a.T)[np.triu_indices(n, 1)],
+        count=math.comb(n, 2),
     )
 
 
-def pair_gram_spectrum(law: np.ndarray) -> tuple[float, float, float]:
-    r"""Eigenvalues of the Gram matrix of pair indicators under a law of sizes.
-
-    :math:`E[z_i z_j z_k z_l] = m_r` depends only on :math:`r = |\{i, j, k, l\}|`, so the matrix
-    commutes with relabelling (the Johnson scheme J(n, 2)) and has three eigenspaces: constants,
-    :math:`x_i + x_j` with :math:`\sum x = 0`, and the rest.
-
-    Args:
-        law: probability of each size, float64 [n+1], n >= 3.
-
-    Returns:
-        The three eigenvalues in that order. The third space is empty at n = 3.
-    """
-    n = len(law) - 1
-    m2, m3, m4 = (_moment(law, r) for r in (2, 3, 4))
-    constants = m2 + 2 * (n - 2) * m3 + math.comb(n - 2, 2) * m4
-    standard = m2 + (n - 4) * m3 - (n - 3) * m4
-    return constants, standard, m2 - 2 * m3 + m4
-
-
-def _sets(z: Array, order: int, law: np.ndarray) -> Design:
+def _sets(z: Array, order: int, inverse: list[Array]) -> Design:
     """Coefficients of coalitions of any size, flat.
 
-    The Gram matrix commutes with relabelling, and so does its inverse square root.
+    The Gram matrix commutes with relabelling, and so does its inverse.
     """
     n = z.shape[1]
     products = Products(z, order)
-    roots = [x**-0.5 for x in gram_spectrum(law, order)[1:]]
-    inner = johnson_operator(n, order, roots, first=1)
 
     def centre(a: Array) -> Array:
         return a - a.mean()
 
-    def whiten(a: Array) -> Array:
-        return centre(inner(centre(centre(a))))
-
     return Design(
         apply=products.apply,
         adjoint=products.adjoint,
-        whiten=whiten,
+        invert=johnson_operator(n, order, inverse, first=1),
+        centre=centre,
         constant=lambda value: jnp.full(products.count, value, z.dtype),
         flatten=lambda a: a,
+        count=products.count,
     )
 
 
 def johnson_operator(
-    n: int, order: int, values: list[float], first: int = 0
+    n: int, order: int, values: list[Any], first: int = 0
 ) -> Callable[[Array], Array]:
     """The operator on k-sets that multiplies each eigenspace of the Johnson scheme by a number.
 
@@ -183,7 +166,7 @@ def johnson_operator(
     return operator
 
 
-def _divided_differences(nodes: list[int], values: list[float]) -> list[float]:
+def _divided_differences(nodes: list[int], values: list[Any]) -> list[Any]:
     """Coefficients of the interpolating polynomial in Newton's form."""
     table = list(values)
     for level in range(1, len(table)):
@@ -192,38 +175,32 @@ def _divided_differences(nodes: list[int], values: list[float]) -> list[float]:
     return table
 
 
-def gram_spectrum(law: np.ndarray, order: int) -> list[float]:
-    r"""Eigenvalues of the Gram matrix of indicators of k-sets under a law of sizes.
+def gram_table(n: int, order: int) -> np.ndarray:
+    r"""Eigenvalues that coalitions of each size give to the Gram matrix of k-sets.
 
     The Johnson scheme J(n, k) has the eigenspaces e = 0 (constants) to min(k, n-k). Coalitions
-    of size t, each counted with p(t)/C(n, t), contribute the matrix of how many of them hold two
-    k-sets at once, whose eigenvalue is :math:`\binom{t-e}{k-e} \binom{n-k-e}{t-k}`.
+    of size t, each counted with 1/C(n, t), contribute the matrix of how many of them hold two
+    k-sets at once, whose eigenvalue is :math:`\binom{t-e}{k-e} \binom{n-k-e}{t-k}`. Under a law
+    p of sizes the eigenvalues are ``p @ gram_table(n, k)``.
 
     Args:
-        law: probability p of each size, float64 [n+1].
+        n: number of players.
         order: k.
+
+    Returns:
+        float64 [n+1, 1 + min(k, n-k)].
 
     Source: Delsarte 1973, section 4.2 (the Johnson scheme); Wilson 1990 (inclusion matrices).
     """
-    n, k = len(law) - 1, order
-    return [
-        sum(
-            float(law[t])
-            * float(
-                Fraction(math.comb(t - e, k - e) * math.comb(n - k - e, t - k), math.comb(n, t))
-            )
-            for t in range(k, n - e + 1)
-        )
-        for e in range(min(k, n - k) + 1)
-    ]
-
-
-def _moment(law: np.ndarray, r: int) -> float:
-    """Probability that r given players all belong to a coalition."""
-    n = len(law) - 1
-    if r > n:
-        return 0.0
-    return sum(p * math.comb(s, r) / math.comb(n, r) for s, p in enumerate(law))
+    k, spaces = order, range(min(order, n - order) + 1)
+    table = np.zeros((n + 1, len(spaces)))
+    for t in range(k, n + 1):
+        # The quotient of the two large binomials, in numbers that stay small.
+        table[t] = [
+            math.comb(t - e, k - e) * math.perm(t, k) * math.perm(n - t, e) / math.perm(n, k + e)
+            for e in spaces
+        ]
+    return table
 
 
 def dense_design(z: Array, members: list[np.ndarray]) -> Array:

@@ -106,9 +106,10 @@ def estimate(
         errors where the method has them; ``stats`` holds ``evaluations`` (what was spent of the
         budget), with ``evaluations=`` also ``new_evaluations``, with ``budget="auto"`` also
         ``converged`` and ``largest_error``, and what the method reports. The kernel regressions
-        report ``v_empty``, ``v_grand``, ``rows``, ``unknowns``, ``underdetermined`` (fewer rows
-        than unknowns, so that the least-norm solution is returned), solver ``steps`` and relative
-        ``gradient``.
+        report ``v_empty``, ``v_grand``, ``rows``, ``unknowns``, ``underdetermined`` (the rows
+        leave coefficients open, so that of all that fit best those of least norm are returned),
+        solver ``steps``, relative ``gradient``, and how far the rows are from leaving some open:
+        ``smallest``, about the smallest eigenvalue of their Gram matrix over the least expected.
 
     Raises:
         ShapjaxError: an argument is out of range, the method does not estimate the index, the

@@ -12,6 +12,7 @@ import numpy as np
 
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.precision import precision_scope
+from shapjax.estimators.conjugate import Operator, least_squares
 from shapjax.estimators.distinct import allocate, draw_distinct, generator_of
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
@@ -23,7 +24,6 @@ from shapjax.estimators.refits import (
     require_refits,
     signs_of,
 )
-from shapjax.estimators.regression import least_squares
 from shapjax.estimators.sampling import size_law
 from shapjax.estimators.subsets import Products, summed_to_parts
 
@@ -178,10 +178,9 @@ def fit_polynomial(
     target = root * (values - apply(base))
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
-    change, steps, gradient = least_squares(
-        lambda u: root * apply(keep(u)), lambda r: keep(adjoint(root * r)), target / unit
-    )
-    return base + unit * keep(change), steps, gradient
+    operator = Operator(lambda u: root * apply(keep(u)), lambda r: keep(adjoint(root * r)))
+    found = least_squares(operator, target / unit)
+    return base + unit * keep(found.u), found.steps, found.gradient
 
 
 @functools.partial(jax.jit, static_argnames=("order", "constrained"))
@@ -202,14 +201,8 @@ def _refit(
     residual = root * (values - apply(solution))
     largest = jnp.abs(residual).max()
     unit = jnp.where(largest > 0, largest, 1)
-    found = refit(
-        lambda u: root * apply(keep(u)),
-        lambda r: keep(adjoint(root * r)),
-        residual / unit,
-        masks,
-        signs,
-        leverage,
-    )
+    operator = Operator(lambda u: root * apply(keep(u)), lambda r: keep(adjoint(root * r)))
+    found = refit(operator, residual / unit, masks, signs, leverage)
     return unit * jax.vmap(keep)(found)
 
 

@@ -13,7 +13,7 @@ from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.precision import precision_scope
 from shapjax.estimators import kernel_plans, sampling
-from shapjax.estimators.designs import design_of_order
+from shapjax.estimators.kernel_system import system_of
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.refits import (
@@ -27,7 +27,7 @@ from shapjax.estimators.refits import (
     signs_of,
 )
 from shapjax.estimators.regression import Fit, fit_eliminated, fit_large_weight
-from shapjax.estimators.sampling import Plan, every_coalition, require_constrained, size_law
+from shapjax.estimators.sampling import Plan, every_coalition, require_constrained
 from shapjax.estimators.subsets import polynomial_at
 
 Sampler = Callable[[jax.Array, int, int, int], Plan]
@@ -42,7 +42,8 @@ def kernel_direct(
     """Kernel-Direct: sizes from the kernel's own law, rows unweighted.
 
     For the indices STII (any order) and SV. Draws are independent, and a coalition drawn twice is
-    evaluated twice. Standard errors are None where there are no more rows than unknowns.
+    evaluated twice. Standard errors are None where the rows leave coefficients undetermined (which
+    then are those of least norm) or are fewer than the unknowns.
 
     Args:
         problem: what to estimate.
@@ -164,11 +165,12 @@ def _regress(
         "v_grand": float(values[len(plan.constrained) - 1]),
         "rows": rows,
         "unknowns": unknowns,
-        "underdetermined": rows < unknowns - 1,
+        "underdetermined": bool(fit.singular),
         "steps": int(fit.steps),
         "gradient": float(fit.gradient),
+        "smallest": float(fit.smallest),
     }
-    if (rows == 0 and unknowns > 1) or 0 < rows < unknowns:
+    if fit.singular or 0 < rows < unknowns:
         return Answer(fit.coefficients, None, stats)
     how = (distinct_by_size if everything else draw)(np.asarray(plan.free))
     errors = _errors(problem, plan, values, fit, how, refits)
@@ -217,23 +219,13 @@ def _refit(
     together: int,
 ) -> jax.Array:
     """Standard errors of the top coefficients, [C(n, k)]."""
-    order, n = len(coefficients) - 1, free.shape[1]
-    z = free.astype(values.dtype)
-    design = design_of_order(z, order, size_law(n, order))
-    root = jnp.sqrt(weights / weights.max())
-    residual = root * (values - polynomial_at(z, coefficients))
+    system = system_of(free, weights, len(coefficients) - 1, merged=False)
+    residual = system.rows.target(values - polynomial_at(free.astype(values.dtype), coefficients))
     largest = jnp.abs(residual).max()
     unit = jnp.where(largest > 0, largest, 1)
-    found = refit(
-        lambda u: root * design.apply(design.whiten(u)),
-        lambda r: design.whiten(design.adjoint(root * r)),
-        residual / unit,
-        free,
-        signs,
-        leverage,
-        together,
-    )
-    moved = jax.lax.map(lambda u: design.flatten(design.whiten(u)), found)
+    operator = system.operator()
+    found = refit(operator, residual / unit, free, signs, leverage, together)
+    moved = jax.lax.map(lambda u: system.design.flatten(system.design.centre(u)), found)
     return unit * jnp.sqrt((moved**2).mean(axis=0))
 
 

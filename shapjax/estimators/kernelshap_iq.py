@@ -14,7 +14,7 @@ The rest is harmonic, :math:`D\varphi = 0`, and is the least-squares fit of
 :math:`\sum_{S \subseteq T} \varphi(S)` to v over the coalitions of sizes s to n - s, weighted by
 :math:`\mu(t) = 1/((n-2s+1) \binom{n-2s}{t-s})`: by Schur's lemma the Gram matrix is a multiple of
 the identity on the harmonic functions, :math:`\sum_t \mu(t) \binom{n-2s}{t-s} = 1` (the e = s
-eigenvalue of ``gram_spectrum``), so that the fit is the harmonic part of
+eigenvalue of ``gram_table``), so that the fit is the harmonic part of
 :math:`\sum_T \mu(t) [S \subseteq T]\, v(T)`. The index is :math:`I(S) = \sum_T \gamma(t, a) v(T)`
 with :math:`\gamma(t, a) = (-1)^{s-a} / ((n-s+1) \binom{n-s}{t-a})`; the harmonic part of
 :math:`[|S \cap T| = a]` is :math:`(-1)^{s-a} \binom{s}{a}` times that of :math:`[S \subseteq T]`,
@@ -40,6 +40,7 @@ import numpy as np
 
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.precision import precision_scope
+from shapjax.estimators.conjugate import Operator, least_squares
 from shapjax.estimators.designs import johnson_operator
 from shapjax.estimators.distinct import allocate, draw_distinct, generator_of
 from shapjax.estimators.enumeration import enumerated
@@ -53,7 +54,6 @@ from shapjax.estimators.refits import (
     require_refits,
     signs_of,
 )
-from shapjax.estimators.regression import least_squares
 from shapjax.estimators.size_strata import size_law_of
 from shapjax.estimators.subsets import (
     Products,
@@ -218,17 +218,15 @@ def _fit(
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
 
-    def forward(u: jax.Array) -> jax.Array:
-        return root * products.apply(harmonic(u))
-
-    def adjoint(r: jax.Array) -> jax.Array:
-        return harmonic(products.adjoint(root * r))
-
-    solution, steps, _ = least_squares(forward, adjoint, root * target / unit)
+    operator = Operator(
+        lambda u: root * products.apply(harmonic(u)),
+        lambda r: harmonic(products.adjoint(root * r)),
+    )
+    solution, steps, *_ = least_squares(operator, root * target / unit)
     if not len(signs):
         return unit * harmonic(solution), jnp.zeros((0, products.count)), steps
-    residual = root * target / unit - forward(solution)
-    found = refit(forward, adjoint, residual, masks, signs, leverage)
+    residual = root * target / unit - operator.forward(solution)
+    found = refit(operator, residual, masks, signs, leverage)
     return unit * harmonic(solution), unit * jax.lax.map(harmonic, found), steps
 
 

@@ -18,7 +18,6 @@ leverage, as a jackknife has it); Cochran 1977, section 2.6 (the finite populati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from shapjax.core.checks import whole_number
+from shapjax.estimators.conjugate import Operator, least_squares
 from shapjax.estimators.distinct import generator_of
-from shapjax.estimators.regression import least_squares
 
 REFITS = 24
 """Refits by default: standard errors are then good to one part in seven."""
@@ -123,8 +122,7 @@ def require_refits(refits: int) -> int:
 
 
 def refit(
-    forward: Callable[[jax.Array], jax.Array],
-    adjoint: Callable[[jax.Array], jax.Array],
+    operator: Operator,
     residual: jax.Array,
     z: jax.Array,
     signs: jax.Array,
@@ -134,8 +132,7 @@ def refit(
     """The unknowns that fit the residuals, with every row of signs.
 
     Args:
-        forward: unknowns to weighted rows, well conditioned.
-        adjoint: its transpose.
+        operator: unknowns to weighted rows, well conditioned as preconditioned.
         residual: of the weighted rows, [rows].
         z: the coalitions, Boolean [rows, n]; those of a size have one leverage, their mean.
         signs: [refits, rows].
@@ -148,21 +145,20 @@ def refit(
     """
     sizes, segments = z.sum(axis=1), z.shape[1] + 1
     count = jax.ops.segment_sum(jnp.ones_like(residual), sizes, segments)
-    own = jax.lax.map(lambda s: s * forward(_solve(forward, adjoint, s)), leverage).mean(axis=0)
+    own = jax.lax.map(lambda s: s * operator.forward(_solve(operator, s)), leverage).mean(axis=0)
     own = (jax.ops.segment_sum(own, sizes, segments) / jnp.maximum(count, 1))[sizes]
     whole = residual / (1 - jnp.clip(together * own, 0, MOST_LEVERAGE))
-    return jax.lax.map(lambda s: _solve(forward, adjoint, s * whole), signs)
+    return jax.lax.map(lambda s: _solve(operator, s * whole), signs)
 
 
-def _solve(
-    forward: Callable[[jax.Array], jax.Array],
-    adjoint: Callable[[jax.Array], jax.Array],
-    target: jax.Array,
-) -> jax.Array:
+def _solve(operator: Operator, target: jax.Array) -> jax.Array:
     """Least squares by a few conjugate gradients, in units of the largest row."""
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
     found = least_squares(
-        forward, adjoint, target / unit, reduction=TOLERANCE, most_steps=MOST_STEPS
+        operator,
+        target / unit,
+        enough=lambda state: state.norm <= TOLERANCE**2 * state.first,
+        most_steps=MOST_STEPS,
     )
-    return unit * found[0]
+    return unit * found.u

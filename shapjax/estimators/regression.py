@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -45,8 +44,9 @@ from shapjax.coalitions.enumerate import members_of_size
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
-from shapjax.estimators.designs import dense_design, design_of_order
-from shapjax.estimators.sampling import Plan, size_law
+from shapjax.estimators.designs import dense_design
+from shapjax.estimators.kernel_system import solve, system_of
+from shapjax.estimators.sampling import Plan
 from shapjax.estimators.subsets import Products, dividends_below
 
 LARGE_WEIGHT = 1e8
@@ -56,10 +56,6 @@ SMALLEST_RATIO = 1e-20
 """Least weight of a row beside the constrained ones that float64 still resolves: at n = 40 the
 kernel goes down to 1e-21 of them and pair terms are good to four digits, at n = 60 to none."""
 
-MAX_STEPS = 1000
-PATIENCE = 50
-"""Steps without a smaller gradient after which the solver has reached its floor."""
-
 
 class Fit(NamedTuple):
     """Result of a regression.
@@ -67,22 +63,29 @@ class Fit(NamedTuple):
     Attributes:
         coefficients: per size 0..order, float [C(n, size)], lexicographic.
         steps: conjugate-gradient steps taken; 0 for a dense solve.
-        gradient: norm of the whitened least-squares gradient relative to that of the residual,
-            zero at the solution; 0 for a dense solve.
+        gradient: norm of the preconditioned least-squares gradient relative to that of the
+            residual, zero at the solution; 0 for a dense solve.
+        smallest: how far the rows are from leaving coefficients undetermined, which is at 0:
+            about the smallest eigenvalue of their Gram matrix (from above), over the least that
+            their sizes let expect; of a dense solve the smallest singular value over the largest.
+        singular: whether they do. Of all coefficients that fit best these then are those of
+            least norm.
     """
 
     coefficients: tuple[jax.Array, ...]
     steps: jax.Array
     gradient: jax.Array
+    smallest: jax.Array
+    singular: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames="order")
 def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, order: int) -> Fit:
     """The regression with its constraints eliminated exactly, solved matrix-free.
 
-    The unknowns are whitened by the inverse square root of the Gram matrix that the kernel's
-    law expects and stay orthogonal to the constant vector, so their sum never changes. Over all
-    coalitions the whitening is exact and one step suffices.
+    The unknowns are zero-sum changes of equal coefficients, so their sum never changes, and
+    preconditioned by the inverse of the Gram matrix that the sizes drawn let expect. Over all
+    coalitions that is exact and one step suffices.
 
     Args:
         free: masks of sizes order..n-1, Boolean [rows, n].
@@ -92,37 +95,33 @@ def fit_eliminated(free: jax.Array, values: jax.Array, weights: jax.Array, *, or
         order: k, at least 1; static.
 
     Returns:
-        Fit in the dtype of the values. With fewer independent rows than unknowns it is the
-        solution of least whitened norm.
+        Fit in the dtype of the values. Under ``vmap`` it is a batch of problems.
 
     Cost: O(rows n**k) a step, memory O(rows n + n**k); never the [rows, C(n, k)] design.
     """
     rows, n = free.shape
+    dtype, count = values.dtype, math.comb(n, order)
     lower = dividends_below(values, n, order)
     total = values[-rows - 1] - sum(part.sum() for part in lower)
-    law = size_law(n, order)
-    count = math.comb(n, order)
-    z = free.astype(values.dtype)
     if rows == 0 or count == 1:
-        nothing = jnp.zeros((), values.dtype)
-        top = jnp.full(count, total / count, values.dtype)
-        return Fit((*lower, top), jnp.zeros((), jnp.int32), nothing)
-    design = design_of_order(z, order, law)
-    base = design.constant(total / count)
-    known = lower[0] + (z @ lower[1] if order > 1 else 0)
-    known = known + sum(Products(z, size).apply(lower[size]) for size in range(2, order))
-    root = jnp.sqrt(weights / weights.sum())
-    target = root * (values[-rows:] - known - design.apply(base))
+        zero = jnp.zeros((), dtype)
+        top = jnp.full(count, total / count, dtype)
+        return Fit((*lower, top), jnp.zeros((), jnp.int32), zero, zero, jnp.asarray(count > 1))
+    system = system_of(free, weights.astype(dtype), order)
+    base = system.design.constant(total / count)
+    known = lower[0] + total / count * system.held
+    if order > 1:
+        # Summed where they are, because a product would turn all masks into numbers at once.
+        known = known + jnp.where(free, lower[1], 0).sum(axis=1)
+    for size in range(2, order):
+        known = known + Products(free.astype(dtype), size).apply(lower[size])
+    target = system.rows.target(values[-rows:] - known)
     # Squared norms must neither overflow nor vanish, whatever the units of the game.
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
-    solution, steps, gradient = least_squares(
-        lambda u: root * design.apply(design.whiten(u)),
-        lambda r: design.whiten(design.adjoint(root * r)),
-        target / unit,
-    )
-    top = design.flatten(base + unit * design.whiten(solution))
-    return Fit((*lower, top), steps, gradient)
+    found = solve(system, target / unit, few=rows < count - 1)
+    top = system.design.flatten(base + unit * system.design.centre(found.change))
+    return Fit((*lower, top), found.steps, found.gradient, found.smallest, found.singular)
 
 
 def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
@@ -165,89 +164,9 @@ def fit_large_weight(plan: Plan, values: np.ndarray, *, order: int) -> Fit:
         root = jnp.sqrt(jnp.asarray(weights))
         design = dense_design(jnp.asarray(masks, jnp.float64), members)
         target = root * jnp.asarray(values, jnp.float64)
-        solution = np.asarray(jnp.linalg.lstsq(root[:, None] * design, target)[0])
-    split = np.split(solution, np.cumsum(counts)[:-1])
-    return Fit(tuple(split), np.int32(0), np.float64(0))  # pyright: ignore
-
-
-def least_squares(
-    forward: Callable[[jax.Array], jax.Array],
-    adjoint: Callable[[jax.Array], jax.Array],
-    target: jax.Array,
-    *,
-    reduction: float = 0.0,
-    most_steps: int = MAX_STEPS,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Minimise ||forward(u) - target|| by conjugate gradients on the normal equations (CGLS).
-
-    Starting from zero it finds the solution of least norm when there are many. It carries the
-    residual rather than the normal equations' right-hand side, which saves digits.
-
-    Args:
-        forward: unknowns to rows.
-        adjoint: its transpose.
-        target: [rows].
-        reduction: stop once the gradient is this much smaller than at the start; by default it
-            goes on to rounding noise.
-        most_steps: stop after as many.
-
-    Returns:
-        (u, steps taken, norm of the gradient relative to the residual).
-    """
-    tiny = jnp.finfo(target.dtype).tiny
-    gradient = adjoint(target)
-    norm = jnp.vdot(gradient, gradient)
-    tolerance = (16 + 2 * math.sqrt(gradient.size)) * jnp.finfo(target.dtype).eps
-    smallest = tolerance**2 * jnp.vdot(target, target)
-    enough = reduction**2 * norm
-
-    def going(state: _State) -> jax.Array:
-        # Paige & Saunders: a whitened design has norm near one, so below this the gradient is
-        # rounding noise of the residual.
-        residual = jnp.vdot(state.residual, state.residual)
-        more = (state.norm > tolerance**2 * residual) & (residual > smallest)
-        more &= state.norm > enough
-        return more & (state.step < most_steps) & (state.step - state.best_step < PATIENCE)
-
-    def advance(state: _State) -> _State:
-        image = forward(state.direction)
-        length = state.norm / jnp.maximum(jnp.vdot(image, image), tiny)
-        u = state.u + length * state.direction
-        residual = state.residual - length * image
-        gradient = adjoint(residual)
-        norm = jnp.vdot(gradient, gradient)
-        direction = gradient + norm / state.norm * state.direction
-        better = norm < state.best_norm
-        return _State(
-            u,
-            residual,
-            direction,
-            norm,
-            state.step + 1,
-            jnp.where(better, u, state.best),
-            jnp.where(better, norm, state.best_norm),
-            jnp.where(better, state.step + 1, state.best_step),
+        solution, _, rank, spectrum = map(
+            np.asarray, jnp.linalg.lstsq(root[:, None] * design, target)
         )
-
-    zero, step = jnp.zeros_like(gradient), jnp.zeros((), jnp.int32)
-    first = _State(zero, target, gradient, norm, step, zero, norm, step)
-    last = jax.lax.while_loop(going, advance, first)
-    residual = jnp.maximum(jnp.vdot(last.residual, last.residual), tiny)
-    return last.best, last.best_step, jnp.sqrt(last.best_norm / residual)
-
-
-class _State(NamedTuple):
-    """Where the conjugate gradients are, and the best point they have passed.
-
-    At the floor of the precision the recurrences part from what they stand for and may run
-    away, so the point of least gradient is the answer.
-    """
-
-    u: jax.Array
-    residual: jax.Array
-    direction: jax.Array
-    norm: jax.Array
-    step: jax.Array
-    best: jax.Array
-    best_norm: jax.Array
-    best_step: jax.Array
+    split = np.split(solution, np.cumsum(counts)[:-1])
+    smallest, singular = spectrum[-1] / spectrum[0], rank < len(solution)
+    return Fit(tuple(split), np.int32(0), np.float64(0), smallest, singular)  # pyright: ignore

@@ -58,12 +58,16 @@ def until_tolerance(
     before = len(known)
     while True:
         found = run(budget, known)
-        if found.standard_errors is None:
+        errors = found.standard_errors
+        if errors is None and found.stats.get("underdetermined"):
+            # Coefficients are open still, so that they may be anything.
+            errors = (np.inf, np.inf)
+        if errors is None:
             raise ShapjaxError(
                 f'{method} gives no standard errors, which budget="auto" needs; choose another '
                 "method, or a budget."
             )
-        largest = max(float(np.max(part, initial=0)) for part in found.standard_errors[1:])
+        largest = max(float(np.max(part, initial=0)) for part in errors[1:])
         if largest <= target or budget >= most:
             break
         budget = min(math.ceil(GROWTH * budget), most)
