@@ -10,7 +10,6 @@
   /* Pixels that a pressed pointer moves before it draws a box. */
   const DRAG = 6;
   const MOST_PAIRS = 100;
-  const SVG = "http://www.w3.org/2000/svg";
 
   const data = JSON.parse(document.getElementById("data").textContent);
   const decode = (text, Kind) =>
@@ -425,7 +424,7 @@
   }
 
   function line(path, kind, width, tint) {
-    const element = document.createElementNS(SVG, "path");
+    const element = document.createElementNS(links.namespaceURI, "path");
     element.setAttribute("class", kind);
     element.setAttribute("d", path);
     element.setAttribute("stroke-width", width.toFixed(2));
@@ -722,7 +721,8 @@
 
   function report() {
     const { limit, counterpart = null, value, numbers } = view(method);
-    return { ...state, method: method.name, counterpart, value, limit, arriving: numbers ?? null };
+    const arrived = numbers ? Array.from(numbers) : null;
+    return { ...state, method: method.name, counterpart, value, limit, arriving: arrived };
   }
 
   SIDES.forEach((side) => {
