@@ -1,12 +1,14 @@
-"""The command line: ``shapjax explain``."""
+"""The command line: ``shapjax explain`` and ``shapjax search``."""
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import platform
 import sys
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +56,7 @@ def _fail(message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from shapjax import __version__, backbones
+    from shapjax import __version__
     from shapjax.explainers.explain import METHODS
 
     parser = argparse.ArgumentParser(
@@ -73,16 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("query", nargs="?", metavar="QUERY", help="picture or text searched with")
     explain.add_argument("retrieved", nargs="?", metavar="RETRIEVED", help="picture or text found")
     explain.add_argument("--text", action="store_true", help="QUERY and RETRIEVED are texts")
-    explain.add_argument(
-        "--backbone",
-        choices=backbones.names(),
-        help=f"by default {backbones.names()[0]}, for texts {TEXT_BACKBONE}",
-    )
-    explain.add_argument(
-        "--weights",
-        metavar="PATH",
-        help="weight file of the backbone, a folder of the hub's, or which of the published ones",
-    )
+    _add_network(explain)
     which = explain.add_mutually_exclusive_group()
     which.add_argument(
         "--method",
@@ -94,44 +87,83 @@ def _parser() -> argparse.ArgumentParser:
         metavar="all|NAME,NAME,...",
         help="compare several on one page; all leaves out those that the other options rule out",
     )
-    explain.add_argument(
-        "--order",
-        type=int,
-        choices=(1, 2),
-        help="1: heat maps; 2: correspondence; by default 2 where the method has it",
-    )
-    explain.add_argument(
-        "--players",
-        metavar="features|superpixels|pixels|grid|RxC|PNG|words|tokens",
-        help="parts; the method's own by default, for texts words; a PNG is a label map",
-    )
-    for side in ("query", "retrieved"):
-        explain.add_argument(
-            f"--{side}-players", metavar="...", help=f"regions of the {side} picture alone"
-        )
-    explain.add_argument(
-        "--budget", type=int, metavar="N", help="coalitions to evaluate; the paper's by default"
-    )
-    explain.add_argument(
-        "--background",
-        action="append",
-        metavar="blur|mean|black|zero|PATH|drop|mask",
-        help="what replaces masked parts: also a picture, or a folder (its mean); several are "
-        "averaged; the method's own by default; of texts drop or mask",
-    )
+    _add_settings(explain, "shapjax-out")
     explain.add_argument(
         "--rather-than",
         action="append",
         metavar="PATH",
         help="a picture that might have been found instead: why RETRIEVED rather than that one",
     )
-    explain.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
-    explain.add_argument("--out", default="shapjax-out", metavar="DIR", help="folder to write into")
     explain.add_argument(
         "--figures", choices=("png", "svg", "pdf"), default="png", help="format of the figures"
     )
-    explain.add_argument("--quiet", action="store_true", help="show no progress")
+    search = commands.add_parser(
+        "search",
+        help="find the pictures nearest to one, and explain why",
+        description="Find the pictures of a folder that are nearest to QUERY, explain each match "
+        "and write a gallery. The folder is embedded once; what cannot be read is listed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    search.set_defaults(run=_search)
+    search.add_argument("query", metavar="QUERY", help="picture to search with")
+    search.add_argument("folder", metavar="FOLDER", help="of pictures, with all folders in it")
+    search.add_argument("--top", type=int, default=12, metavar="K", help="how many to find")
+    _add_network(search)
+    search.add_argument(
+        "--method",
+        choices=tuple(METHODS),
+        help="by default gram-sam for features, two-tower for regions",
+    )
+    _add_settings(search, "shapjax-search")
+    search.add_argument("--open", action="store_true", help="show the gallery in the browser")
     return parser
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    from shapjax import backbones
+
+    command.add_argument(
+        "--backbone",
+        choices=backbones.names(),
+        help=f"by default {backbones.names()[0]}, for texts {TEXT_BACKBONE}",
+    )
+    command.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="weight file of the backbone, a folder of the hub's, or which of the published ones",
+    )
+
+
+def _add_settings(command: argparse.ArgumentParser, out: str) -> None:
+    """What both commands ask about explanations."""
+    command.add_argument(
+        "--order",
+        type=int,
+        choices=(1, 2),
+        help="1: heat maps; 2: correspondence; by default 2 where the method has it",
+    )
+    command.add_argument(
+        "--players",
+        metavar="features|superpixels|pixels|grid|RxC|PNG|words|tokens",
+        help="parts; the method's own by default, for texts words; a PNG is a label map",
+    )
+    for side in ("query", "retrieved"):
+        command.add_argument(
+            f"--{side}-players", metavar="...", help=f"regions of the {side} picture alone"
+        )
+    command.add_argument(
+        "--budget", type=int, metavar="N", help="coalitions to evaluate; the paper's by default"
+    )
+    command.add_argument(
+        "--background",
+        action="append",
+        metavar="blur|mean|black|zero|PATH|drop|mask",
+        help="what replaces masked parts: also a picture, or a folder (its mean); several are "
+        "averaged; the method's own by default; of texts drop or mask",
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
+    command.add_argument("--out", default=out, metavar="DIR", help="folder to write into")
+    command.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 TEXT_BACKBONE = "minilm_l6"
@@ -185,6 +217,110 @@ def _say(options: argparse.Namespace, text: str) -> None:
         raise
     except OSError as error:
         raise ShapjaxError(f"everything is written, but not shown ({error}).") from None
+
+
+def _search(options: argparse.Namespace) -> None:
+    from shapjax.core.files import printable, write_whole
+    from shapjax.games.folder import search
+    from shapjax.games.images import load_image
+    from shapjax.report.gallery import GalleryPair, write_gallery
+    from shapjax.report.page import write_page
+
+    out = _out(options, ("gallery.html", "search.json"))
+    query = load_image(options.query)
+    model = _model(options)
+    with _Bar("embedding", options.quiet, "pictures") as bar:
+        found = search(model, options.query, options.folder, top=options.top, progress=bar.update)
+    for path, reason in found.unreadable.items():
+        print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)
+    if not found.hits:
+        raise ShapjaxError(f"{options.folder} holds no picture but the query; name another folder.")
+    paths = [hit.path for hit in found.hits]
+    explanations = _explain_hits(options, model, query, paths)
+    pages = _fresh_pages(out)
+    name = Path(options.query).name
+    pairs, records = [], []
+    for rank, (hit, explanation) in enumerate(zip(found.hits, explanations, strict=True), start=1):
+        shown = str(hit.path.relative_to(options.folder))
+        numbers = _numbers(explanation)
+        record = {"file": shown, **numbers, "similarity": hit.similarity}
+        explanation.save(pages / f"{rank:04}.npz")
+        write_page(
+            explanation,
+            query,
+            load_image(hit.path),
+            pages / f"{rank:04}.html",
+            query_name=name,
+            retrieved_name=shown,
+            summary={"rank": rank, "backbone": explanation.backbone, **numbers},
+        )
+        page = f"{pages.name}/{rank:04}.html"
+        pairs.append(GalleryPair(explanation, query, hit.path, name, shown, page))
+        records.append(record)
+    summary = {
+        "query": name,
+        "folder": str(options.folder),
+        "pictures": found.searched,
+        "backbone": explanations[0].backbone,
+        "method": explanations[0].method,
+        "order": explanations[0].order,
+        "seed": options.seed,
+        **_circumstances(),
+    }
+    title = f"Nearest to {name}"
+    write_gallery(pairs, out / "gallery.html", title=title, summary=summary)
+    skipped = {str(path): reason for path, reason in found.unreadable.items()}
+    whole = {**summary, "unreadable": skipped, "hits": records}
+    write_whole(out / "search.json", json.dumps(whole, indent=2).encode() + b"\n")
+    lines = [f"{record['similarity']:.4f}  {printable(record['file'])}" for record in records]
+    _say(options, "\n".join([*lines, f"written: {printable(out / 'gallery.html')}"]))
+    if options.open:
+        webbrowser.open((out / "gallery.html").resolve().as_uri())
+
+
+def _explain_hits(
+    options: argparse.Namespace, model: Any, query: Image.Image, paths: list[Path]
+) -> list[Explanation]:
+    """Explanations of all matches: as one program where the method allows, else one by one."""
+    from shapjax.explainers.batch import BATCHED, explain_pairs
+    from shapjax.explainers.explain import METHODS, default_method, explain
+
+    players = _players(options)
+    method = options.method or default_method(players)
+    order = options.order or (2 if METHODS[method].players[1] else 1)
+    background = _background(options)
+    settings: dict[str, Any] = {"method": method, "order": order, "budget": options.budget}
+    with _Bar(method, options.quiet, "pairs") as bar:
+        if method in BATCHED and players is None and not isinstance(background, list):
+            bar.update(0, len(paths))
+            blank = background or METHODS[method].background
+            queries = [query] * len(paths)
+            found = explain_pairs(
+                model, queries, paths, background=blank, key=options.seed, **settings
+            )
+            bar.update(len(paths), len(paths))
+            return found
+        found = []
+        for done, path in enumerate(paths):
+            bar.update(done, len(paths))
+            settings |= {"players": players, "background": background, "key": options.seed}
+            found.append(explain(model, query, path, **settings))
+        bar.update(len(paths), len(paths))
+    return found
+
+
+def _fresh_pages(out: Path) -> Path:
+    """The folder of the pairs' own pages, without those of an earlier run."""
+    pages = out / "pairs"
+    try:
+        pages.mkdir(exist_ok=True)
+        for old in pages.glob("[0-9][0-9][0-9][0-9].*"):
+            old.unlink()
+    except OSError as error:
+        raise ShapjaxError(
+            f"cannot write into {pages} ({error.strerror}); choose another folder with --out."
+        ) from None
+    return pages
 
 
 def _read_texts(options: argparse.Namespace) -> Pair:
@@ -284,9 +420,6 @@ def _run_one(options: argparse.Namespace, model: Any, pair: Pair, method: str) -
     sides = ("retrieved", "query") if order == 1 else (None,)
     if order == 1 and options.rather_than:
         sides = ("retrieved",)
-    background = options.background
-    if background is not None and len(background) == 1:
-        background = background[0]
     # Among several, methods without samples simply need no budget.
     sampled = options.methods is None or METHODS[method].budgets is not None
     found = []
@@ -301,7 +434,7 @@ def _run_one(options: argparse.Namespace, model: Any, pair: Pair, method: str) -
                     order=order,
                     side=side,
                     players=_players(options),
-                    background=background,
+                    background=_background(options),
                     rather_than=options.rather_than,
                     budget=options.budget if sampled else None,
                     key=options.seed,
@@ -322,13 +455,19 @@ def _players(options: argparse.Namespace) -> Any:
     }
 
 
+def _background(options: argparse.Namespace) -> Any:
+    """One background, several, or the method's own."""
+    given = options.background
+    return given[0] if given is not None and len(given) == 1 else given
+
+
 class _Bar:
     """A progress bar on standard error that learns its length when work begins."""
 
-    def __init__(self, what: str, quiet: bool) -> None:
+    def __init__(self, what: str, quiet: bool, unit: str = "coalitions") -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(desc=what, unit=" coalitions", disable=quiet, file=sys.stderr)
+        self._bar = tqdm(desc=what, unit=f" {unit}", disable=quiet, file=sys.stderr)
 
     def __enter__(self) -> _Bar:
         self._bar.refresh()
@@ -338,7 +477,7 @@ class _Bar:
         self._bar.close()
 
     def update(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` coalitions are evaluated."""
+        """Show that ``done`` of ``total`` are evaluated."""
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 

@@ -214,9 +214,9 @@ def _layout(pictures: Mapping[str, Image.Image]) -> str:
     return f":root{{{ratios}--faint:{FAINT};}}\n"
 
 
-def _data_uri(picture: Image.Image) -> str:
+def _data_uri(picture: Image.Image, long_side: int = _LONG_SIDE) -> str:
     small = picture.copy()
-    small.thumbnail((_LONG_SIDE, _LONG_SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     small.save(content, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
