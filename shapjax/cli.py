@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument(
         "--figures", choices=("png", "svg", "pdf"), default="png", help="format of the figures"
     )
+    explain.add_argument("--json", action="store_true", help="write explanations as JSON too")
     search = commands.add_parser(
         "search",
         help="find the pictures nearest to one, and explain why",
@@ -181,7 +182,7 @@ def _explain(options: argparse.Namespace) -> None:
     model = _model(options)
     found, left_out = _run(options, model, pair)
     summary = _summary(options, pair, found, left_out)
-    write_outputs(out, pair, found, summary, ending=options.figures)
+    write_outputs(out, pair, found, summary, ending=options.figures, as_json=options.json)
     _say(options, _closing(out, summary))
 
 

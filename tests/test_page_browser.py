@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import report_cases as cases
 
+from shapjax.core.colors import paint, scale_limit
 from shapjax.core.interactions import Interactions
 from shapjax.explainers.transport import project, region_shares
-from shapjax.report.colors import paint, scale_limit
 from shapjax.report.page import write_page
 
 pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium or Chrome is here")

@@ -15,10 +15,10 @@ import report_cases as cases
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from shapjax.core.colors import COLORS, paint, scale_limit, signed
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import printable
 from shapjax.core.interactions import Interactions
-from shapjax.report.colors import COLORS, paint, scale_limit, signed
 from shapjax.report.figures import save_correspondence, save_heat_map, spread_parts
 from shapjax.report.layouts import (
     _HUES,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import html
 import os
+import re
 from collections.abc import Iterable, Mapping
 from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from shapjax.core.colors import COLORS, FAINT, scale_limit
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import printable, write_whole
 from shapjax.explainers.explanation import Explanation, Side
 from shapjax.games.images import load_image
-from shapjax.report.colors import COLORS, FAINT, scale_limit
 from shapjax.report.page import (
     _base64,
     _data_uri,
@@ -25,6 +26,7 @@ from shapjax.report.page import (
     _shown,
 )
 
+_PAGE = re.compile(r"[\w-]+(/[\w-]+)*\.html")
 _SIDES: tuple[Side, Side] = ("query", "retrieved")
 _THUMBNAIL = 256  # Pixels on the long side.
 _CELLS = 64  # Most rows and columns of a label map that is drawn this small.
@@ -72,7 +74,8 @@ def write_gallery(
         summary: names and values for the table at the foot, in order.
 
     Raises:
-        ShapjaxError: there are no pairs, or the file cannot be written.
+        ShapjaxError: there are no pairs, a page is no path below the gallery, or the file
+            cannot be written.
         ImageError: a picture cannot be read.
     """
     pictures: dict[Any, int] = {}
@@ -120,6 +123,10 @@ def write_gallery(
 def _card(pair: GalleryPair, places: list[int]) -> dict[str, Any]:
     """What is known of a pair before it comes into view."""
     explanation = pair.explanation
+    if pair.page is not None and not _PAGE.fullmatch(pair.page):
+        raise ShapjaxError(
+            f"page is {pair.page!r}, expected a path below the gallery, such as pairs/0001.html."
+        )
     return {
         "pictures": places,
         "names": [printable(pair.query_name), printable(pair.retrieved_name)],

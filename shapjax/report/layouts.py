@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from shapjax.core.checks import whole_number
+from shapjax.core.colors import faint_grey, scale_limit
 from shapjax.core.errors import ShapjaxError
 from shapjax.explainers.explanation import Explanation, Side
 from shapjax.explainers.transport import propagate_labels
 from shapjax.games.players import stretch
-from shapjax.report.colors import faint_grey, scale_limit
 from shapjax.report.figures import (
     _BAR_BLOCK,
     _INK,

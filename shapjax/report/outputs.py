@@ -37,8 +37,12 @@ OUTPUTS = (
     "summary.json",
     "report.html",
     *(f"{name}.{ending}" for name in _FIGURES for ending in ENDINGS),
-    *_ARCHIVES,
-    *(_archive(name, method) for method in METHODS for name in _ARCHIVES),
+    *(
+        Path(own).with_suffix(ending).name
+        for name in _ARCHIVES
+        for own in (name, *(_archive(name, method) for method in METHODS))
+        for ending in (".npz", ".json")
+    ),
 )
 """Names of the files that may be written."""
 
@@ -93,6 +97,7 @@ def write_outputs(
     summary: Mapping[str, Any],
     *,
     ending: str = "png",
+    as_json: bool = False,
 ) -> None:
     """Write everything about a pair; nothing of an earlier run stays beside it.
 
@@ -102,6 +107,7 @@ def write_outputs(
         explanations: in the order of ``write_page``, the retrieved picture's first.
         summary: of the run; ``"methods"`` in it is not shown on the page, which has its own.
         ending: format of the figures, one of ``ENDINGS``.
+        as_json: whether to write explanations as JSON beside the archives.
 
     Raises:
         ShapjaxError: a file cannot be written.
@@ -113,6 +119,9 @@ def write_outputs(
         for name, explanation in zip(_ARCHIVES, view, strict=False):
             own = name if len(shown) == 1 else _archive(name, view[0].method)
             explanation.save(out / own)
+            if as_json:
+                content = explanation.to_json().encode()
+                write_whole((out / own).with_suffix(".json"), content)
     figure = {name: out / f"{name}.{ending}" for name in _FIGURES}
     rows = {key: value for key, value in summary.items() if key != "methods"}
     if isinstance(pair.query, str) or isinstance(pair.retrieved, str):

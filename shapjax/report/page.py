@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from shapjax.core.colors import COLORS, FAINT
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import printable, write_whole
 from shapjax.explainers.explanation import Explanation, Side
-from shapjax.report.colors import COLORS, FAINT
 
 _LONG_SIDE = 800  # Pixels of an embedded picture.
 _SIDES: tuple[Side, Side] = ("query", "retrieved")
