@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_images import png_header_only
+from test_report import Parsed, decoded
 
 import shapjax as sj
 from shapjax.cli import main
@@ -169,8 +170,17 @@ def test_methods_are_compared_on_one_page(tmp_path, pair, capsys):
         assert (found.method, found.order, numbers["order"]) == (name, order, order)
         assert numbers["inefficiency"] == pytest.approx(found.inefficiency)
     assert summary["methods"]["gram-sam"]["evaluations"] <= 400
+    # The page holds the numbers that are saved.
+    data = Parsed((tmp_path / "report.html").read_text("utf-8")).data
+    for method in data["methods"][:2]:
+        found = sj.Explanation.load(tmp_path / f"explanation-{method['method']}.npz")
+        np.testing.assert_array_equal(
+            decoded(method["cross"], "<f4"), found.cross.ravel().astype(np.float32)
+        )
     # One method afterwards leaves nothing of the comparison.
-    run(*pair, "--method", "vesm", "--figures", "svg", "--out", tmp_path, "--quiet")
+    run(*pair, "--method", "vesm", "--figures", "svg", "--json", "--out", tmp_path, "--quiet")
+    content = json.loads((tmp_path / "explanation.json").read_text())
+    assert content["method"] == "vesm"
     names = {path.name for path in tmp_path.iterdir()}
     assert {"explanation.npz", "explanation_query.npz", "heat_query.svg"} <= names
     assert "methods.png" not in names
@@ -248,6 +258,7 @@ def failing(tmp_path, pair):
     yield [left, right, "--background", "sky"], "does not exist"
     yield [left, right, "--backbone", "resnet50_cub_margin"], "weights"
     yield [left, right, "--methods", "sam,magic"], "magic"
+    yield ["a dog", "a cat", "--text", "--methods", "all"], "two-tower"
     yield [left, right, "--methods", "sam,vesm", "--order", 2], "only order 1"
     yield [left, right, "--methods", "all", "--background", "sky"], "no method explains this"
     yield [left, right, "--rather-than", tmp_path / "none.png"], "none.png"

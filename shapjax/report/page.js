@@ -123,7 +123,12 @@
     const context = canvas.getContext("2d");
     let image = null;
     let pixels = null;
-    return ({ labels, width, height }, numbers, limit) => {
+    let last = [];
+    return (map, numbers, limit) => {
+      const next = [map, numbers, limit];
+      if (next.every((given, i) => given === last[i])) return;
+      last = next;
+      const { labels, width, height } = map;
       if (image === null || image.width !== width || image.height !== height) {
         [canvas.width, canvas.height] = [width, height];
         image = context.createImageData(width, height);
