@@ -38,7 +38,9 @@ from shapjax.report.figures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PANEL = (1.9, 1.5)  # Inches: the room of a picture.
+_PANEL = (1.9, 1.5)  # Inches: the room of a picture among many, of four and of two.
+_SQUARE = (2.6, 2.0)
+_WIDE = (3.2, 2.6)
 _BETWEEN = 0.12
 _COLUMNS = 6
 
@@ -142,7 +144,8 @@ def save_counterfactual(
     """
     heat, labels = explanation.heat("retrieved"), explanation.players("retrieved")
     limit = scale_limit(heat)
-    width, height = 2.6, 2.0
+    width = _SQUARE[0]
+    height = max(_fit(picture, *_SQUARE)[1] for picture in (query, retrieved, rather_than))
     block = height + _LABEL_HEIGHT
     sheet_width = 2 * _MARGIN + 2 * width + _BETWEEN
     sheet_height = 2 * _MARGIN + 2 * block + 0.1 + _BAR_BLOCK
@@ -202,7 +205,8 @@ def save_regions(
         count = whole_number(regions, "regions", low=1, high=len(_HUES))
         given = alike_parts(explanation.cross, count)[labels]
     carried = propagate_labels(explanation, given)
-    width, height = 3.2, 2.6
+    width = _WIDE[0]
+    height = max(_fit(picture, *_WIDE)[1] for picture in (query, retrieved))
     sheet_width = 2 * _MARGIN + 2 * width + _BETWEEN
     sheet_height = 2 * _MARGIN + height + _LABEL_HEIGHT
     with _sheet(sheet_width, sheet_height, path) as figure:
