@@ -17,7 +17,7 @@ from shapjax.estimators.estimate import as_key
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.methods import METHODS, Method, ends
 from shapjax.explainers.towers import BUDGET, explain_parts
-from shapjax.games.match import Match, Picture, by_side
+from shapjax.games.match import Picture, by_side
 from shapjax.games.parts import parts
 from shapjax.games.similarity import similarity_game
 
@@ -159,14 +159,14 @@ def explain(
         v_empty=float(stats["v_empty"]),
         evaluations=int(stats["evaluations"]),
         seconds=time.perf_counter() - begun,
-        **shown_pictures(game.match),
+        query_picture=as_bytes(game.match.pictures[0]),
+        retrieved_picture=as_bytes(game.match.pictures[1]),
     )
 
 
-def shown_pictures(match: Match) -> dict[str, np.ndarray]:
-    """Both pictures as an explanation carries them."""
-    query, retrieved = (np.round(255 * picture).astype(np.uint8) for picture in match.pictures)
-    return {"query_picture": query, "retrieved_picture": retrieved}
+def as_bytes(picture: np.ndarray) -> np.ndarray:
+    """A picture in [0, 1] as an explanation carries it, uint8 of the same shape."""
+    return np.round(255 * picture).astype(np.uint8)
 
 
 def default_method(players: Any) -> str:

@@ -78,7 +78,7 @@ def to_shap(explanation: Explanation, side: Side) -> Any:
 
 def to_html(explanation: Explanation) -> str:
     """See ``Explanation._repr_html_``."""
-    sides = [s for s in _SIDES if getattr(explanation, f"{s}_players") is not None]
+    sides: list[Side] = [s for s in _SIDES if getattr(explanation, f"{s}_players") is not None]
     heats = [explanation.heat(side) for side in sides]
     limit = scale_limit(np.concatenate(heats))
     faces = [_face(explanation, side, limit) for side in sides]
