@@ -83,7 +83,7 @@ def dummy(query: str | None, retrieved: str | None) -> list[dict[str, Any]]:
         )
         share = float(credit[:, : columns // 2].sum() / credit.sum())
         records.append({"method": name, "evaluations": budget, "left_half": round(share, 4)})
-    save_methods([(*pictures, explanations)], FIGURES / "dummy.png", line=0.5)
+    save_methods([(*pictures, explanations)], FIGURES / "dummy.jpg", line=0.5)
     return records
 
 
