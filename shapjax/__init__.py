@@ -20,6 +20,7 @@ from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.towers import explain_parts
 from shapjax.explainers.transport import project, propagate_labels, transport_plan
+from shapjax.games.folder import search
 from shapjax.games.images import load_image
 from shapjax.games.pairs import PairGame, similarity
 from shapjax.games.parts import Parts, parts
@@ -75,6 +76,7 @@ __all__ = [
     "parts",
     "project",
     "propagate_labels",
+    "search",
     "shapley_value",
     "sharded",
     "sharing",

@@ -1,4 +1,4 @@
-"""The command line: ``shapjax explain``."""
+"""The command line: ``shapjax explain`` and ``shapjax search``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import json
 import os
 import platform
 import sys
-import tempfile
+import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from shapjax.core.errors import ShapjaxError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from shapjax.explainers.explanation import Explanation
+    from shapjax.report.outputs import Pair
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def _fail(message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from shapjax import __version__, backbones
+    from shapjax import __version__
     from shapjax.explainers.explain import METHODS
 
     parser = argparse.ArgumentParser(
@@ -74,116 +75,265 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("query", nargs="?", metavar="QUERY", help="picture or text searched with")
     explain.add_argument("retrieved", nargs="?", metavar="RETRIEVED", help="picture or text found")
     explain.add_argument("--text", action="store_true", help="QUERY and RETRIEVED are texts")
-    explain.add_argument(
-        "--backbone",
-        choices=backbones.names(),
-        help=f"by default {backbones.names()[0]}, for texts {TEXT_BACKBONE}",
-    )
-    explain.add_argument(
-        "--weights",
-        metavar="PATH",
-        help="weight file of the backbone, a folder of the hub's, or which of the published ones",
-    )
-    explain.add_argument(
+    _add_network(explain)
+    which = explain.add_mutually_exclusive_group()
+    which.add_argument(
         "--method",
         choices=tuple(METHODS),
         help="by default gram-sam for features, two-tower for regions and texts",
     )
-    explain.add_argument(
-        "--order", type=int, default=2, choices=(1, 2), help="1: heat maps; 2: correspondence"
+    which.add_argument(
+        "--methods",
+        metavar="all|NAME,NAME,...",
+        help="compare several on one page; all leaves out those that the other options rule out",
     )
-    explain.add_argument(
-        "--players",
-        metavar="features|superpixels|pixels|grid|RxC|PNG|words|tokens",
-        help="parts; the method's own by default, for texts words; a PNG is a label map",
-    )
-    for side in ("query", "retrieved"):
-        explain.add_argument(
-            f"--{side}-players", metavar="...", help=f"regions of the {side} picture alone"
-        )
-    explain.add_argument(
-        "--budget", type=int, metavar="N", help="coalitions to evaluate; the paper's by default"
-    )
-    explain.add_argument(
-        "--background",
-        action="append",
-        metavar="blur|mean|black|zero|PATH|drop|mask",
-        help="what replaces masked parts: also a picture, or a folder (its mean); several are "
-        "averaged; the method's own by default; of texts drop or mask",
-    )
+    _add_settings(explain, "shapjax-out")
     explain.add_argument(
         "--rather-than",
         action="append",
         metavar="PATH",
         help="a picture that might have been found instead: why RETRIEVED rather than that one",
     )
-    explain.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
-    explain.add_argument("--out", default="shapjax-out", metavar="DIR", help="folder to write into")
-    explain.add_argument("--quiet", action="store_true", help="show no progress")
+    explain.add_argument(
+        "--figures", choices=("png", "svg", "pdf"), default="png", help="format of the figures"
+    )
+    explain.add_argument("--json", action="store_true", help="write explanations as JSON too")
+    search = commands.add_parser(
+        "search",
+        help="find the pictures nearest to one, and explain why",
+        description="Find the pictures of a folder that are nearest to QUERY, explain each match "
+        "and write a gallery. The folder is embedded once; what cannot be read is listed.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    search.set_defaults(run=_search)
+    search.add_argument("query", metavar="QUERY", help="picture to search with")
+    search.add_argument("folder", metavar="FOLDER", help="of pictures, with all folders in it")
+    search.add_argument("--top", type=int, default=12, metavar="K", help="how many to find")
+    _add_network(search)
+    search.add_argument(
+        "--method",
+        choices=tuple(METHODS),
+        help="by default gram-sam for features, two-tower for regions",
+    )
+    _add_settings(search, "shapjax-search")
+    search.add_argument("--open", action="store_true", help="show the gallery in the browser")
     return parser
 
 
-OUTPUTS = (
-    "summary.json",
-    "report.html",
-    "explanation.npz",
-    "explanation_query.npz",
-    "heat_query.png",
-    "heat_retrieved.png",
-    "correspondence.png",
-    "matrix.png",
-)
+def _add_network(command: argparse.ArgumentParser) -> None:
+    from shapjax import backbones
+
+    command.add_argument(
+        "--backbone",
+        choices=backbones.names(),
+        help=f"by default {backbones.names()[0]}, for texts {TEXT_BACKBONE}",
+    )
+    command.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="weight file of the backbone, a folder of the hub's, or which of the published ones",
+    )
+
+
+def _add_settings(command: argparse.ArgumentParser, out: str) -> None:
+    """What both commands ask about explanations."""
+    command.add_argument(
+        "--order",
+        type=int,
+        choices=(1, 2),
+        help="1: heat maps; 2: correspondence; by default 2 where the method has it",
+    )
+    command.add_argument(
+        "--players",
+        metavar="features|superpixels|pixels|grid|RxC|PNG|words|tokens",
+        help="parts; the method's own by default, for texts words; a PNG is a label map",
+    )
+    for side in ("query", "retrieved"):
+        command.add_argument(
+            f"--{side}-players", metavar="...", help=f"regions of the {side} picture alone"
+        )
+    command.add_argument(
+        "--budget", type=int, metavar="N", help="coalitions to evaluate; the paper's by default"
+    )
+    command.add_argument(
+        "--background",
+        action="append",
+        metavar="blur|mean|black|zero|PATH|drop|mask",
+        help="what replaces masked parts: also a picture, or a folder (its mean); several are "
+        "averaged; the method's own by default; of texts drop or mask",
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
+    command.add_argument("--out", default=out, metavar="DIR", help="folder to write into")
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+
 
 TEXT_BACKBONE = "minilm_l6"
 
 EXAMPLE = ("How do I teach a puppy not to bite?", "Train your young dog to play without its teeth.")
 
 
-class _Pair(NamedTuple):
-    """Two pictures or two texts and what to call them."""
-
-    query: Image.Image | str
-    retrieved: Image.Image | str
-    query_name: str
-    retrieved_name: str
-
-
 def _explain(options: argparse.Namespace) -> None:
+    from shapjax.report.outputs import write_outputs
+
+    out = _out(options)
+    if options.text and options.methods:
+        raise ShapjaxError("of texts there is one method, two-tower; leave --methods out.")
+    pair = _read_texts(options) if options.text else _read_pair(options)
+    model = _model(options)
+    found, left_out = _run(options, model, pair)
+    summary = _summary(options, pair, found, left_out)
+    write_outputs(out, pair, found, summary, ending=options.figures, as_json=options.json)
+    _say(options, _closing(out, summary))
+
+
+def _out(options: argparse.Namespace, outputs: Sequence[str] | None = None) -> Path:
+    """The folder to write into, tried before any work begins."""
+    from shapjax.report.outputs import OUTPUTS, writable_folder
+
+    if not options.out:
+        raise ShapjaxError("--out is empty, expected a folder; name one.")
+    return writable_folder(Path(options.out), OUTPUTS if outputs is None else outputs)
+
+
+def _model(options: argparse.Namespace) -> Any:
     import jax
 
     from shapjax import backbones
 
-    if not options.out:
-        raise ShapjaxError("--out is empty, expected a folder; name one.")
-    out = _writable_folder(Path(options.out))
-    pair = _read_texts(options) if options.text else _read_pair(options)
+    text = getattr(options, "text", False)
     if options.backbone is None:
-        options.backbone = TEXT_BACKBONE if options.text else backbones.names()[0]
+        options.backbone = TEXT_BACKBONE if text else backbones.names()[0]
     # A process of its own may choose the precision: networks stay in float32, games do not.
     jax.config.update("jax_enable_x64", True)
     model = backbones.load(options.backbone, weights=options.weights)
-    if options.text:
-        model = _reader(model)
-    main_one, other = _run(options, model, pair)
-    summary = _summary(options, pair, main_one, other)
-    _write(out, pair, main_one, other, summary)
-    if not options.quiet:
-        try:
-            print(_closing(out, summary), flush=True)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise ShapjaxError(f"everything is written, but not shown ({error}).") from None
+    return _reader(model) if text else model
 
 
-def _read_texts(options: argparse.Namespace) -> _Pair:
+def _say(options: argparse.Namespace, text: str) -> None:
+    if options.quiet:
+        return
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ShapjaxError(f"everything is written, but not shown ({error}).") from None
+
+
+def _search(options: argparse.Namespace) -> None:
+    from shapjax.core.files import printable, write_whole
+    from shapjax.games.folder import search
+    from shapjax.games.images import load_image
+    from shapjax.report.gallery import GalleryPair, write_gallery
+    from shapjax.report.page import write_page
+
+    out = _out(options, ("gallery.html", "search.json"))
+    query = load_image(options.query)
+    model = _model(options)
+    with _Bar("embedding", options.quiet, "pictures") as bar:
+        found = search(model, options.query, options.folder, top=options.top, progress=bar.update)
+    for path, reason in found.unreadable.items():
+        print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)
+    if not found.hits:
+        raise ShapjaxError(f"{options.folder} holds no picture but the query; name another folder.")
+    paths = [hit.path for hit in found.hits]
+    explanations = _explain_hits(options, model, query, paths)
+    pages = _fresh_pages(out)
+    name = Path(options.query).name
+    pairs, records = [], []
+    for rank, (hit, explanation) in enumerate(zip(found.hits, explanations, strict=True), start=1):
+        shown = str(hit.path.relative_to(options.folder))
+        numbers = _numbers(explanation)
+        record = {"file": shown, **numbers, "similarity": hit.similarity}
+        explanation.save(pages / f"{rank:04}.npz")
+        write_page(
+            explanation,
+            query,
+            load_image(hit.path),
+            pages / f"{rank:04}.html",
+            query_name=name,
+            retrieved_name=shown,
+            summary={"rank": rank, "backbone": explanation.backbone, **numbers},
+        )
+        page = f"{pages.name}/{rank:04}.html"
+        pairs.append(GalleryPair(explanation, query, hit.path, name, shown, page))
+        records.append(record)
+    summary = {
+        "query": name,
+        "folder": str(options.folder),
+        "pictures": found.searched,
+        "backbone": explanations[0].backbone,
+        "method": explanations[0].method,
+        "order": explanations[0].order,
+        "seed": options.seed,
+        **_circumstances(),
+    }
+    title = f"Nearest to {name}"
+    write_gallery(pairs, out / "gallery.html", title=title, summary=summary)
+    skipped = {str(path): reason for path, reason in found.unreadable.items()}
+    whole = {**summary, "unreadable": skipped, "hits": records}
+    write_whole(out / "search.json", json.dumps(whole, indent=2).encode() + b"\n")
+    lines = [f"{record['similarity']:.4f}  {printable(record['file'])}" for record in records]
+    _say(options, "\n".join([*lines, f"written: {printable(out / 'gallery.html')}"]))
+    if options.open:
+        webbrowser.open((out / "gallery.html").resolve().as_uri())
+
+
+def _explain_hits(
+    options: argparse.Namespace, model: Any, query: Image.Image, paths: list[Path]
+) -> list[Explanation]:
+    """Explanations of all matches: as one program where the method allows, else one by one."""
+    from shapjax.explainers.batch import BATCHED, explain_pairs
+    from shapjax.explainers.explain import METHODS, default_method, explain
+
+    players = _players(options)
+    method = options.method or default_method(players)
+    order = options.order or (2 if METHODS[method].players[1] else 1)
+    background = _background(options)
+    settings: dict[str, Any] = {"method": method, "order": order, "budget": options.budget}
+    with _Bar(method, options.quiet, "pairs") as bar:
+        if method in BATCHED and players is None and not isinstance(background, list):
+            bar.update(0, len(paths))
+            blank = background or METHODS[method].background
+            queries = [query] * len(paths)
+            found = explain_pairs(
+                model, queries, paths, background=blank, key=options.seed, **settings
+            )
+            bar.update(len(paths), len(paths))
+            return found
+        found = []
+        for done, path in enumerate(paths):
+            bar.update(done, len(paths))
+            settings |= {"players": players, "background": background, "key": options.seed}
+            found.append(explain(model, query, path, **settings))
+        bar.update(len(paths), len(paths))
+    return found
+
+
+def _fresh_pages(out: Path) -> Path:
+    """The folder of the pairs' own pages, without those of an earlier run."""
+    pages = out / "pairs"
+    try:
+        pages.mkdir(exist_ok=True)
+        for old in pages.glob("[0-9][0-9][0-9][0-9].*"):
+            old.unlink()
+    except OSError as error:
+        raise ShapjaxError(
+            f"cannot write into {pages} ({error.strerror}); choose another folder with --out."
+        ) from None
+    return pages
+
+
+def _read_texts(options: argparse.Namespace) -> Pair:
+    from shapjax.report.outputs import Pair
+
     if options.query is not None and options.retrieved is None:
         raise ShapjaxError(
             "got one text, expected QUERY and RETRIEVED; give a second one, or none for the "
             "built-in pair."
         )
     texts = EXAMPLE if options.query is None else (options.query, options.retrieved)
-    return _Pair(*texts, *texts)
+    return Pair(*texts, *texts)
 
 
 def _reader(model: Any) -> Any:
@@ -193,61 +343,106 @@ def _reader(model: Any) -> Any:
     return model if isinstance(model.preprocessing, TextPreprocessing) else model.text
 
 
-def _read_pair(options: argparse.Namespace) -> _Pair:
+def _read_pair(options: argparse.Namespace) -> Pair:
     from shapjax.games.images import load_image
+    from shapjax.report.outputs import Pair
 
     if options.query is None:
         from skimage import data
 
         left, right, _ = data.stereo_motorcycle()
-        return _Pair(load_image(left), load_image(right), "motorcycle, left", "motorcycle, right")
+        names = ("motorcycle, left", "motorcycle, right")
+        return Pair(load_image(left), load_image(right), *names, _alternative(options))
     if options.retrieved is None:
         raise ShapjaxError(
             "got one picture, expected QUERY and RETRIEVED; name a second one, or none for the "
             "built-in pair."
         )
-    return _Pair(
+    return Pair(
         load_image(options.query),
         load_image(options.retrieved),
         Path(options.query).name,
         Path(options.retrieved).name,
+        _alternative(options),
     )
 
 
-def _run(
-    options: argparse.Namespace, model: Any, pair: _Pair
-) -> tuple[Explanation, Explanation | None]:
-    """The explanation; at first order that of the retrieved picture, then of the query."""
-    from shapjax.explainers.explain import default_method, explain
+def _alternative(options: argparse.Namespace) -> Image.Image | None:
+    """The one picture that might have been found instead; none of several, or of a folder."""
+    from shapjax.games.images import load_image
 
-    sides = ("retrieved", "query") if options.order == 1 else (None,)
-    if options.order == 1 and options.rather_than:
+    others = options.rather_than or ()
+    if len(others) != 1 or Path(others[0]).is_dir():
+        return None
+    return load_image(others[0])
+
+
+def _run(
+    options: argparse.Namespace, model: Any, pair: Pair
+) -> tuple[list[Explanation], dict[str, str]]:
+    """Explanations of every method asked for, and why methods are left out of ``all``.
+
+    At first order a method explains the retrieved picture, then the query.
+    """
+    found: list[Explanation] = []
+    left_out: dict[str, str] = {}
+    for method in _methods(options):
+        try:
+            found += _run_one(options, model, pair, method)
+        except ShapjaxError as error:
+            if options.methods != "all":
+                raise
+            left_out[method] = str(error)
+    if not found:
+        raise ShapjaxError(f"no method explains this: {'; '.join(left_out.values())}")
+    return found, left_out
+
+
+def _methods(options: argparse.Namespace) -> list[str]:
+    from shapjax.core.checks import one_of
+    from shapjax.explainers.explain import METHODS, default_method
+
+    if options.methods is None:
+        default = "two-tower" if options.text else default_method(_players(options))
+        return [options.method or default]
+    if options.methods == "all":
+        # The usual one first: it is what the page opens with.
+        names = sorted(METHODS, key=lambda name: name != default_method(_players(options)))
+        orders = (1, 2) if options.order is None else (options.order,)
+        return [n for n in names if any(METHODS[n].players[order - 1] for order in orders)]
+    names = list(dict.fromkeys(name.strip() for name in options.methods.split(",")))
+    return [one_of(name, tuple(METHODS), "--methods") for name in names]
+
+
+def _run_one(options: argparse.Namespace, model: Any, pair: Pair, method: str) -> list[Explanation]:
+    from shapjax.explainers.explain import METHODS, explain
+
+    order = options.order or (2 if METHODS[method].players[1] else 1)
+    sides = ("retrieved", "query") if order == 1 else (None,)
+    if order == 1 and options.rather_than:
         sides = ("retrieved",)
-    players = _players(options)
-    method = options.method or ("two-tower" if options.text else default_method(players))
-    background = options.background
-    if background is not None and len(background) == 1:
-        background = background[0]
+    # Among several, methods without samples simply need no budget.
+    sampled = options.methods is None or METHODS[method].budgets is not None
     found = []
     for side in sides:
-        what = f"{method}, {side} side" if options.order == 1 else method
-        with _Bar(what, options.quiet) as bar:
-            explanation = explain(
-                model,
-                pair.query,
-                pair.retrieved,
-                method=method,
-                order=options.order,
-                side=side,
-                players=players,
-                background=background,
-                rather_than=options.rather_than,
-                budget=options.budget,
-                key=options.seed,
-                progress=bar.update,
+        with _Bar(method if side is None else f"{method}, {side} side", options.quiet) as bar:
+            found.append(
+                explain(
+                    model,
+                    pair.query,
+                    pair.retrieved,
+                    method=method,
+                    order=order,
+                    side=side,
+                    players=_players(options),
+                    background=_background(options),
+                    rather_than=options.rather_than,
+                    budget=options.budget if sampled else None,
+                    key=options.seed,
+                    progress=bar.update,
+                )
             )
-        found.append(explanation)
-    return found[0], found[1] if len(found) == 2 else None
+    return found
 
 
 def _players(options: argparse.Namespace) -> Any:
@@ -261,13 +456,19 @@ def _players(options: argparse.Namespace) -> Any:
     }
 
 
+def _background(options: argparse.Namespace) -> Any:
+    """One background, several, or the method's own."""
+    given = options.background
+    return given[0] if given is not None and len(given) == 1 else given
+
+
 class _Bar:
     """A progress bar on standard error that learns its length when work begins."""
 
-    def __init__(self, what: str, quiet: bool) -> None:
+    def __init__(self, what: str, quiet: bool, unit: str = "coalitions") -> None:
         from tqdm import tqdm
 
-        self._bar = tqdm(desc=what, unit=" coalitions", disable=quiet, file=sys.stderr)
+        self._bar = tqdm(desc=what, unit=f" {unit}", disable=quiet, file=sys.stderr)
 
     def __enter__(self) -> _Bar:
         self._bar.refresh()
@@ -277,66 +478,73 @@ class _Bar:
         self._bar.close()
 
     def update(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` coalitions are evaluated."""
+        """Show that ``done`` of ``total`` are evaluated."""
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
 
-def _writable_folder(folder: Path) -> Path:
-    """The folder, made if absent and tried before any work begins."""
-    if any((folder / name).is_dir() for name in OUTPUTS):
-        raise ShapjaxError(
-            f"{folder} holds a folder named as an output; choose another with --out."
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ShapjaxError(
-            f"cannot write into {folder} ({error.strerror}); choose another folder with --out."
-        ) from None
-    return folder
-
-
 def _summary(
-    options: argparse.Namespace, pair: _Pair, found: Explanation, other: Explanation | None
+    options: argparse.Namespace,
+    pair: Pair,
+    found: Sequence[Explanation],
+    left_out: dict[str, str],
 ) -> dict[str, Any]:
+    from shapjax.report.page import views
+
+    shown = views(found)
+
+    def about(view: list[Explanation]) -> dict[str, Any]:
+        usual = "drop" if options.text else _usual_background(view[0].method)
+        record: dict[str, Any] = {"order": view[0].order, **_numbers(view[0])}
+        record["background"] = _one_or_all(options.background or [usual])
+        if len(view) == 2:
+            record["query_side"] = _numbers(view[1])
+        return record
+
+    summary: dict[str, Any] = {
+        "query": pair.query_name,
+        "retrieved": pair.retrieved_name,
+        "backbone": found[0].backbone,
+    }
+    if len(shown) == 1:
+        summary |= {"method": found[0].method, **about(shown[0])}
+    else:
+        summary["methods"] = {view[0].method: about(view) for view in shown}
+    if left_out:
+        summary["left_out"] = left_out
+    if options.rather_than:
+        summary["rather_than"] = _one_or_all(options.rather_than)
+    return {**summary, "seed": options.seed, **_circumstances()}
+
+
+def _usual_background(method: str) -> str:
+    from shapjax.explainers.explain import METHODS
+
+    return METHODS[method].background
+
+
+def _one_or_all(names: list[str]) -> Any:
+    return names[0] if len(names) == 1 else names
+
+
+def _circumstances() -> dict[str, Any]:
     from importlib import metadata
 
     import jax
     import numpy as np
 
     from shapjax import __version__
-    from shapjax.explainers.explain import METHODS
 
-    usual = "drop" if options.text else METHODS[found.method].background
-
-    def one_or_all(names: list[str]) -> Any:
-        return names[0] if len(names) == 1 else names
-
-    summary: dict[str, Any] = {
-        "query": pair.query_name,
-        "retrieved": pair.retrieved_name,
-        "backbone": found.backbone,
-        "method": found.method,
-        "order": found.order,
-        **_numbers(found),
-        "background": one_or_all(options.background or [usual]),
-        **({"rather_than": one_or_all(options.rather_than)} if options.rather_than else {}),
-        "seed": options.seed,
+    return {
+        "versions": {
+            "shapjax": __version__,
+            "jax": jax.__version__,
+            "jaxlib": metadata.version("jaxlib"),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "device": jax.devices()[0].device_kind,
     }
-    if other is not None:
-        summary["query_side"] = _numbers(other)
-    summary["versions"] = {
-        "shapjax": __version__,
-        "jax": jax.__version__,
-        "jaxlib": metadata.version("jaxlib"),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    summary["device"] = jax.devices()[0].device_kind
-    return summary
 
 
 def _numbers(explanation: Explanation) -> dict[str, Any]:
@@ -352,85 +560,21 @@ def _numbers(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _write(
-    out: Path,
-    pair: _Pair,
-    found: Explanation,
-    other: Explanation | None,
-    summary: dict[str, Any],
-) -> None:
-    from shapjax.core.files import write_whole
-
-    for name in OUTPUTS:
-        # Nothing of an earlier run may stand beside what this one writes.
-        (out / name).unlink(missing_ok=True)
-    found.save(out / "explanation.npz")
-    if other is not None:
-        other.save(out / "explanation_query.npz")
-    draw = _draw_texts if isinstance(pair.query, str) else _draw_pictures
-    draw(out, pair, found, other, summary)
-    # Last, so that a folder with a summary is a whole one.
-    write_whole(out / "summary.json", json.dumps(summary, indent=2).encode() + b"\n")
-
-
-def _draw_texts(
-    out: Path,
-    _: _Pair,
-    found: Explanation,
-    other: Explanation | None,
-    summary: dict[str, Any],
-) -> None:
-    from shapjax.report.matrix import save_matrix
-    from shapjax.report.text_page import write_text_page
-
-    query, retrieved = found.query_names or (), found.retrieved_names or ()
-    heats = {
-        "query": ((other or found).heat("query"), query),
-        "retrieved": (found.heat("retrieved"), retrieved),
-    }
-    for side, (heat, names) in heats.items():
-        save_matrix(heat[None], [""], names, out / f"heat_{side}.png", label="credit")
-    if other is None:
-        what = "interaction of query word (row) and retrieved word"
-        save_matrix(found.cross, query, retrieved, out / "matrix.png", label=what)
-    write_text_page(found, out / "report.html", summary=summary, also=other)
-
-
-def _draw_pictures(
-    out: Path,
-    pair: _Pair,
-    found: Explanation,
-    other: Explanation | None,
-    summary: dict[str, Any],
-) -> None:
-    from shapjax.report.figures import save_correspondence, save_heat_map
-    from shapjax.report.page import write_page
-
-    assert not isinstance(pair.query, str)
-    assert not isinstance(pair.retrieved, str)
-    if (other or found).query_players is not None:
-        save_heat_map(other or found, "query", pair.query, out / "heat_query.png")
-    save_heat_map(found, "retrieved", pair.retrieved, out / "heat_retrieved.png")
-    if found.order == 2:
-        save_correspondence(found, pair.query, pair.retrieved, out / "correspondence.png")
-    write_page(
-        found,
-        pair.query,
-        pair.retrieved,
-        out / "report.html",
-        query_name=pair.query_name,
-        retrieved_name=pair.retrieved_name,
-        summary=summary,
-        also=other,
-    )
-
-
 def _closing(out: Path, summary: dict[str, Any]) -> str:
     from shapjax.core.files import printable
 
-    lines = [f"{key}: {summary[key]:.6g}" for key in ("similarity", "v_grand", "v_empty")]
-    lines.append(f"inefficiency: {summary['inefficiency']:.2g}")
-    lines.append(f"evaluations: {summary['evaluations']}, seconds: {summary['seconds']:.1f}")
+    if "methods" in summary:
+        heads = ("inefficiency", "evaluations", "seconds")
+        lines = [f"{'method':<22}" + "".join(f"{head:>14}" for head in heads)]
+        for name, numbers in summary["methods"].items():
+            shown = f"{numbers['inefficiency']:.2g}", f"{numbers['evaluations']:,}"
+            cells = (*shown, f"{numbers['seconds']:.1f}")
+            lines.append(f"{name:<22}" + "".join(f"{cell:>14}" for cell in cells))
+        lines += [f"left out {why}" for why in map(" ".join, summary.get("left_out", {}).items())]
+    else:
+        lines = [f"{key}: {summary[key]:.6g}" for key in ("similarity", "v_grand", "v_empty")]
+        lines.append(f"inefficiency: {summary['inefficiency']:.2g}")
+        lines.append(f"evaluations: {summary['evaluations']}, seconds: {summary['seconds']:.1f}")
     return "\n".join([*lines, f"written: {printable(str(out / 'report.html'))}"])
 
 

@@ -130,7 +130,7 @@ class Tab:
         phone: bool = False,
         dark: bool = False,
     ):
-        self._browser = browser
+        self._browser, self._phone = browser, phone
         target = browser.call("Target.createTarget", url="about:blank")["targetId"]
         attached = browser.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -181,14 +181,34 @@ class Tab:
                 )
         self.settle()
 
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press, move in steps and release, with a finger where the page is a phone's."""
+        steps = [[a + (b - a) * t for a, b in zip(start, end, strict=True)] for t in _STEPS]
+        if self._phone:
+            for kind, spot in zip(["touchStart"] + ["touchMove"] * 4, steps, strict=True):
+                point = {"x": spot[0], "y": spot[1]}
+                self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[point])
+            self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        else:
+            kinds = ["mousePressed"] + ["mouseMoved"] * 4 + ["mouseReleased"]
+            for kind, (x, y) in zip(kinds, [*steps, steps[-1]], strict=True):
+                self.call(
+                    "Input.dispatchMouseEvent",
+                    type=kind, x=x, y=y, button="left", buttons=1, clickCount=1,
+                )  # fmt: skip
+        self.settle()
+
     def tap(self, x: float, y: float) -> None:
         self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
         self.settle()
 
-    def key(self, name: str) -> None:
+    def key(self, name: str, *, shift: bool = False) -> None:
+        held = {"modifiers": 8 if shift else 0}
         for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, **_CODES[name])
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=name, code=name, **_CODES[name], **held
+            )
         self.settle()
 
     def screenshot(self, *, full: bool = False) -> bytes:
@@ -203,6 +223,8 @@ class Tab:
             if event.get("sessionId") == self._session and event.get("method") in methods
         ]
 
+
+_STEPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 _CODES = {
     name: {"windowsVirtualKeyCode": code}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_images import png_header_only
+from test_report import Parsed, decoded
 
 import shapjax as sj
 from shapjax.cli import main
@@ -61,6 +62,7 @@ def test_no_arguments_explain_the_built_in_pair(tmp_path):
         "heat_query.png",
         "heat_retrieved.png",
         "correspondence.png",
+        "regions.png",
         "report.html",
     }
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -123,6 +125,7 @@ def test_why_this_one_rather_than_that_one(tmp_path, pair):
     arguments = ["--method", "sam", "--rather-than", other, "--quiet"]
     run(*pair, *arguments, "--order", 1, "--out", tmp_path / "a")
     assert not (tmp_path / "a" / "heat_query.png").exists()  # only the retrieved picture plays
+    assert Image.open(tmp_path / "a" / "counterfactual.png").size[0] > 600
     run(*pair, *arguments, "--out", tmp_path / "b")
     model = sj.backbones.load("shapjax_tiny")
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
@@ -143,6 +146,52 @@ def test_regions_of_one_s_own_are_explained_by_two_towers(tmp_path, pair):
     assert (summary["n_query"], summary["n_retrieved"]) == (3, 4)
     assert summary["background"] == ["blur", "mean"]
     assert summary["inefficiency"] < 1e-5
+
+
+def test_methods_are_compared_on_one_page(tmp_path, pair, capsys):
+    arguments = ["--methods", "sam,gram-sam,gradcam", "--budget", 400, "--out", tmp_path]
+    run(*pair, *arguments)
+    assert "gradcam" in capsys.readouterr().out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "summary.json",
+        "report.html",
+        "methods.png",
+        "explanation-sam.npz",
+        "explanation-gram-sam.npz",
+        "explanation-gradcam.npz",
+        "explanation_query-gradcam.npz",
+    }
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["methods"]) == ["sam", "gram-sam", "gradcam"]
+    for name, order in (("sam", 2), ("gram-sam", 2), ("gradcam", 1)):
+        found = sj.Explanation.load(tmp_path / f"explanation-{name}.npz")
+        numbers = summary["methods"][name]
+        assert (found.method, found.order, numbers["order"]) == (name, order, order)
+        assert numbers["inefficiency"] == pytest.approx(found.inefficiency)
+    assert summary["methods"]["gram-sam"]["evaluations"] <= 400
+    # The page holds the numbers that are saved.
+    data = Parsed((tmp_path / "report.html").read_text("utf-8")).data
+    for method in data["methods"][:2]:
+        found = sj.Explanation.load(tmp_path / f"explanation-{method['method']}.npz")
+        np.testing.assert_array_equal(
+            decoded(method["cross"], "<f4"), found.cross.ravel().astype(np.float32)
+        )
+    # One method afterwards leaves nothing of the comparison.
+    run(*pair, "--method", "vesm", "--figures", "svg", "--json", "--out", tmp_path, "--quiet")
+    content = json.loads((tmp_path / "explanation.json").read_text())
+    assert content["method"] == "vesm"
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"explanation.npz", "explanation_query.npz", "heat_query.svg"} <= names
+    assert "methods.png" not in names
+
+
+def test_all_methods_leave_out_what_the_options_rule_out(tmp_path, pair):
+    arguments = ["--methods", "all", "--order", 1, "--players", "1x2", "--budget", 4]
+    run(*pair, *arguments, "--out", tmp_path, "--quiet")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["methods"]) == ["two-tower", "lime", "kernel-shap", "kernel-sam"]
+    assert "players is" in summary["left_out"]["sam"]
 
 
 def unusual_pictures(folder):
@@ -208,6 +257,11 @@ def failing(tmp_path, pair):
     yield [left, tmp_path / "page.eps"], "not a picture"
     yield [left, right, "--background", "sky"], "does not exist"
     yield [left, right, "--backbone", "resnet50_cub_margin"], "weights"
+    yield [left, right, "--methods", "sam,magic"], "magic"
+    yield ["a dog", "a cat", "--text", "--methods", "all"], "two-tower"
+    yield [left, right, "--methods", "sam,vesm", "--order", 2], "only order 1"
+    yield [left, right, "--methods", "all", "--background", "sky"], "no method explains this"
+    yield [left, right, "--rather-than", tmp_path / "none.png"], "none.png"
     yield [left, right, "--weights", tmp_path / "w.npz"], "w.npz"
     yield [left, right, "--weights", tmp_path / "none.pth"], "none.pth"
 

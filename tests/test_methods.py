@@ -29,8 +29,6 @@ from shapjax.games.pooled import (
     unmasked_row,
 )
 
-pytestmark = pytest.mark.slow
-
 
 def feature_maps(seed, height, width, channels=16):
     rng = np.random.default_rng(seed)
@@ -95,8 +93,8 @@ def test_ig_sam_is_integrated_hessians_of_the_soft_mask(second_order):
     a, b = (x.ravel() for x in np.meshgrid(t, t))
     weight = np.outer(w, w).ravel()
     points = jnp.asarray(a * b)[:, None] * jnp.ones(12)
-    hessians = jax.vmap(jax.hessian(soft))(points)
-    slopes = jax.vmap(jax.grad(soft))(points)
+    hessians = jax.jit(jax.vmap(jax.hessian(soft)))(points)
+    slopes = jax.jit(jax.vmap(jax.grad(soft)))(points)
     matrix = jnp.einsum("b,bij->ij", weight * a * b, hessians) + jnp.diag(weight @ slopes)
     singles, pairs = path_integral(second_order, *path(200, 2), order=2)
     np.testing.assert_allclose(singles, jnp.diagonal(matrix), atol=1e-7)
@@ -163,21 +161,22 @@ def blind_on_the_left(x, y):
 
 
 def test_gradcam_breaks_the_dummy_axiom_and_ig_sam_and_kernel_sam_do_not(x64):
-    x, y = feature_maps(0, 3, 4)[0], feature_maps(1, 3, 4)[0]
-    background = feature_maps(2, 3, 4)[1]
+    x, y = feature_maps(0, 2, 4)[0], feature_maps(1, 2, 4)[0]
+    background = feature_maps(2, 2, 4)[1]
     found = gradcam(lambda z: blind_on_the_left(x, z), y, jnp.zeros_like(y))
     assert np.abs(found[:, :2]).max() > 0.3 * np.abs(found).max()
     hidden = jnp.arange(4)[None, :, None] < 2
     rows = pooled_rows(jnp.where(hidden, 0, y), jnp.where(hidden, 0, background))
     grams = gram_matrices(unmasked_row(x), rows)
     np.testing.assert_allclose(
-        cosine_game(grams)(np.ones((1, 12), bool))[0], blind_on_the_left(x, y), atol=1e-12
+        cosine_game(grams)(np.ones((1, 8), bool))[0], blind_on_the_left(x, y), atol=1e-12
     )
     (integrated,) = path_integral(grams, *path(40, 1), order=1)
-    kernel = sj.estimate(cosine_game(grams), 12, index="SV", budget=3000, key=0).singles
-    for values, dummies in ((integrated, 1e-12), (kernel, 5e-3)):
-        values = np.asarray(values).reshape(3, 4)
-        assert np.abs(values[:, :2]).max() < dummies
+    options = {"index": "SV", "method": "kernel-direct", "key": 0}
+    kernel = sj.estimate(cosine_game(grams), 8, budget=2**8, **options).singles
+    for values in (integrated, kernel):
+        values = np.asarray(values).reshape(2, 4)
+        assert np.abs(values[:, :2]).max() < 1e-10
         assert np.abs(values[:, 2:]).max() > 0.02
 
 
@@ -339,24 +338,24 @@ def test_integrated_jacobians_are_of_the_embeddings(x64):
 
 
 def test_two_towers_are_the_cross_linear_projection(tiny, pictures):
-    """Against all 2^10 coalitions; with half of the pairs, parts have their Shapley values."""
-    options = {"players": {"query": "2x3", "retrieved": "2x2"}}
+    """Against all 2^7 coalitions; with half of the pairs, parts have their Shapley values."""
+    options = {"players": {"query": "2x2", "retrieved": "1x3"}}
     game = sj.similarity_game(tiny, *pictures, **options)
-    ranks = np.arange(2**10)
-    table = sj.evaluate(game.value_fn, (ranks[:, None] >> np.arange(10)) & 1 == 1, chunk_size=64)
+    ranks = np.arange(2**7)
+    table = sj.evaluate(game.value_fn, (ranks[:, None] >> np.arange(7)) & 1 == 1, chunk_size=64)
     exact = sj.interactions(np.asarray(table), "STII", order=2)
-    found = sj.explain(tiny, *pictures, budget=2**6 + 2**4, **options)
+    found = sj.explain(tiny, *pictures, budget=2**4 + 2**3, **options)
     assert found.method == "two-tower"
-    assert found.evaluations == 2**6 + 2**4
-    np.testing.assert_allclose(found.cross, exact.pairs[:6, 6:], atol=2e-6)
+    assert found.evaluations == 2**4 + 2**3
+    np.testing.assert_allclose(found.cross, exact.pairs[:4, 4:], atol=2e-6)
     np.testing.assert_allclose(found.credit, sj.shapley_value(np.asarray(table)), atol=2e-6)
-    same = np.arange(10)[:, None] // 6 == np.arange(10) // 6
+    same = np.arange(7)[:, None] // 4 == np.arange(7) // 4
     alone = exact.singles + 0.5 * (exact.pairs * same).sum(axis=1)
     np.testing.assert_allclose(found.interactions.singles, alone, atol=2e-6)
     assert found.inefficiency < 1e-5
     kinds = ["blur", "black"]
     first = [
-        sj.explain(tiny, *pictures, order=1, players="2x2", budget=16, background=b)
+        sj.explain(tiny, *pictures, order=1, players="1x2", budget=4, background=b)
         for b in (*kinds, kinds)
     ]
     for one in first:
@@ -560,24 +559,23 @@ def test_pairs_are_explained_in_one_batch(tiny, pictures):
     for method, budget in (("sam", None), ("gram-sam", 300)):
         many = sj.explain_pairs(tiny, queries, found, method=method, budget=budget, key=5)
         keys = jax.random.split(jax.random.key(5), 2)
-        for one, x, y, key in zip(many, queries, found, keys, strict=True):
-            alone = sj.explain(tiny, x, y, method=method, budget=budget, key=key)
-            np.testing.assert_allclose(one.cross, alone.cross, atol=2e-6)
-            assert one.evaluations == alone.evaluations
-            np.testing.assert_allclose(one.v_empty, alone.v_empty, atol=1e-5)
+        assert len(many) == 2
+        alone = sj.explain(tiny, queries[1], found[1], method=method, budget=budget, key=keys[1])
+        np.testing.assert_allclose(many[1].cross, alone.cross, atol=2e-6)
+        assert many[1].evaluations == alone.evaluations
+        np.testing.assert_allclose(many[1].v_empty, alone.v_empty, atol=1e-5)
     with pytest.raises(sj.ShapjaxError, match="equally many"):
         sj.explain_pairs(tiny, queries, found[:1])
     with pytest.raises(sj.ShapjaxError, match="expected one"):
         sj.explain_pairs(tiny, queries, found, background=["blur", "mean"])
 
 
-def test_methods_pass_through_vmap(second_order):
-    grams = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), second_order)
+def test_methods_pass_through_vmap(first_order):
+    grams = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), first_order)
     keys = jax.random.split(jax.random.key(0), 2)
     many = jax.vmap(lambda g, k: ig_sam(g, budget=100, key=k))(grams, keys)
-    for place in (0, 1):
-        one = ig_sam(jax.tree.map(lambda a, p=place: a[p], grams), budget=100, key=keys[place])
-        np.testing.assert_allclose(many.coefficients[2][place], one.coefficients[2], atol=1e-12)
+    one = ig_sam(jax.tree.map(lambda a: a[1], grams), budget=100, key=keys[1])
+    np.testing.assert_allclose(many.coefficients[1][1], one.coefficients[1], atol=1e-12)
 
 
 def test_names_are_complete():

@@ -7,8 +7,9 @@ import pytest
 
 from shapjax.explainers.gradients import integrated_gradients
 from shapjax.explainers.partition_shap import Rectangle, partition_shap
+from shapjax.explainers.transport import sinkhorn
 
-pytestmark = [pytest.mark.peers, pytest.mark.slow]
+pytestmark = pytest.mark.peers
 
 
 def linkage(height, width):
@@ -72,3 +73,17 @@ def test_integrated_gradients_are_captum_s(x64):
     )
     ours = integrated_gradients(in_jax, jnp.asarray(picture), jnp.asarray(background), 20)
     np.testing.assert_allclose(ours, theirs[0].numpy(), atol=1e-12)
+
+
+def test_the_transport_plan_is_ott_s(x64):
+    """Sinkhorn's scaling against ott-jax, with the same entropy and sums."""
+    geometry = pytest.importorskip("ott.geometry.geometry")
+    linear = pytest.importorskip("ott.problems.linear.linear_problem")
+    solver = pytest.importorskip("ott.solvers.linear.sinkhorn")
+    rng = np.random.default_rng(2)
+    credit, rows, columns = rng.normal(size=(5, 7)), rng.random(5), rng.random(7)
+    rows, columns = rows / rows.sum(), columns / columns.sum()
+    ours = sinkhorn(np.exp(credit / 0.3), rows, columns)
+    problem = linear.LinearProblem(geometry.Geometry(-credit, epsilon=0.3), rows, columns)
+    theirs = solver.Sinkhorn(threshold=1e-10, max_iterations=20_000)(problem).matrix
+    np.testing.assert_allclose(ours, theirs, atol=1e-8)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import report_cases as cases
 
+from shapjax.core.colors import paint, scale_limit
 from shapjax.core.interactions import Interactions
-from shapjax.report.colors import paint, scale_limit
+from shapjax.explainers.transport import project, region_shares
 from shapjax.report.page import write_page
 
 pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium or Chrome is here")
@@ -33,15 +34,14 @@ def url(tmp_path_factory):
     return written(tmp_path_factory.mktemp("page") / "page.html", EXPLANATION)
 
 
-def written(path, explanation, *, names=("query.png", "retrieved.png"), also=None):
+def written(path, explanations, *, names=("query.png", "retrieved.png")):
     write_page(
-        explanation,
+        explanations,
         *cases.pictures(),
         path,
         query_name=names[0],
         retrieved_name=names[1],
         summary=cases.SUMMARY,
-        also=also,
     )
     return path.as_uri()
 
@@ -66,7 +66,7 @@ def spot(tab, side, player):
     )
 
 
-def canvas(tab, side):
+def canvas(tab, side, selector=None):
     """Colours of a picture's heat canvas, uint8 [H, W, 3]."""
     # Read from a copy: reading the page's own canvas over and over draws a warning on the test.
     text = tab.js(
@@ -75,7 +75,7 @@ def canvas(tab, side):
         f" context.drawImage(c, 0, 0);"
         f" const d = context.getImageData(0, 0, c.width, c.height).data;"
         f" return btoa(Array.from(d, v => String.fromCharCode(v)).join('')); }})"
-        f"(document.querySelector('#{side} canvas'))"
+        f"(document.querySelector('{selector or f'#{side} canvas'}'))"
     )
     return np.frombuffer(base64.b64decode(text), np.uint8).reshape(cases.SIZE, cases.SIZE, 4)[
         ..., :3
@@ -275,7 +275,7 @@ def contrast(one, other):
 
 def test_first_order_page_reads_credit(browser, tmp_path):
     query, retrieved = cases.first_order("query"), cases.first_order("retrieved")
-    tab = browser.open(written(tmp_path / "both.html", query, also=retrieved))
+    tab = browser.open(written(tmp_path / "both.html", [query, retrieved]))
     before = canvas(tab, "retrieved")
     tab.mouse(*spot(tab, "query", 6))
     assert last_number(readout(tab, "query")) == pytest.approx(query.heat("query")[6], rel=5e-3)
@@ -333,6 +333,192 @@ def test_many_parts_are_drawn_within_a_few_frames(browser, tmp_path):
     )
     # About 2 ms where nothing else runs; the bound only has to catch a change of order.
     assert milliseconds < 60
+
+
+# Boxes
+
+
+def corners(tab, side, fractions):
+    left, top, width, height = box(tab, side)
+    x0, y0, x1, y1 = fractions
+    return (left + x0 * width, top + y0 * height), (left + x1 * width, top + y1 * height)
+
+
+@pytest.mark.parametrize("phone", [False, True])
+@pytest.mark.parametrize("side", ["query", "retrieved"])
+def test_a_dragged_box_is_projected(browser, url, side, phone):
+    """What arrives is what ``shapjax.project`` says, on the canvas and in numbers."""
+    other = "retrieved" if side == "query" else "query"
+    tab = browser.open(url, **({"width": 390, "height": 844, "phone": True} if phone else {}))
+    tab.drag(*corners(tab, side, (0.2, 0.3, 0.7, 0.55)))
+    state = tab.js("shapjax.state()")
+    assert (state["side"], state["player"], state["held"]) == (side, None, True)
+    np.testing.assert_allclose(state["box"], (0.2, 0.3, 0.7, 0.55), atol=0.01)
+    arrived = project(EXPLANATION, source=side, box=state["box"])
+    labels = EXPLANATION.players(other)
+    np.testing.assert_allclose(np.array(state["arriving"])[labels], arrived, atol=1e-7)
+    np.testing.assert_array_equal(canvas(tab, other), paint(arrived, state["limit"]))
+    assert readout(tab, side).startswith("box over ")
+    shares = region_shares(EXPLANATION, side, box=state["box"])
+    credit = shares @ EXPLANATION.heat(side)
+    assert last_number(readout(tab, side)) == pytest.approx(credit, rel=5e-3)
+    # It stays while a part across is read, and goes with a touch elsewhere.
+    place = spot(tab, other, 2)
+    tab.tap(*place) if phone else tab.mouse(*place)
+    assert readout(tab, other).startswith("with part 2:")
+    assert last_number(readout(tab, other)) == pytest.approx(arrived[labels == 2][0], rel=5e-3)
+    tab.tap(5, 5) if phone else tab.mouse(5, 5, click=True)
+    assert tab.js("shapjax.state().box") is None
+    assert_quiet(tab)
+
+
+def test_shift_and_arrows_grow_a_box(browser, url):
+    tab = browser.open(url)
+    tab.key("Tab")
+    tab.js("shapjax.select('query', 5)")
+    tab.key("ArrowRight", shift=True)
+    tab.key("ArrowDown", shift=True)
+    np.testing.assert_allclose(tab.js("shapjax.state().box"), (0.25, 0.25, 0.75, 0.75))
+    summed = CROSS[[5, 6, 9, 10]].sum(axis=0)
+    np.testing.assert_allclose(tab.js("Array.from(shapjax.state().arriving)"), summed, atol=1e-7)
+    tab.key("ArrowRight")  # without Shift a part again
+    assert tab.js("[shapjax.state().player, shapjax.state().box]") == [11, None]
+
+
+# Strongest pairs, and values on demand
+
+
+def set_slider(tab, count):
+    tab.js(
+        f"(s => {{ s.value = {count}; s.dispatchEvent(new Event('input')); }})"
+        "(document.querySelector('.top input'))"
+    )
+    tab.settle()
+
+
+def lines(tab):
+    return tab.js("document.querySelectorAll('.links .pair').length")
+
+
+def test_slider_says_how_many_pairs_are_drawn(browser, url):
+    tab = browser.open(url)
+    for count in (0, 1, 12):
+        set_slider(tab, count)
+        assert lines(tab) == count
+        assert tab.js("document.querySelector('.top output').textContent") == str(count)
+    set_slider(tab, 1)
+    # From the middle of query part 0 to that of retrieved part 3, the strongest pair.
+    ends = tab.js(
+        "(p => { const f = document.querySelector('.links').getBoundingClientRect();"
+        " return [0, p.getTotalLength()].map(at => p.getPointAtLength(at))"
+        " .map(q => [q.x + f.left, q.y + f.top]); })(document.querySelector('.links .pair'))"
+    )
+    for end, side, player in zip(ends, ("query", "retrieved"), (0, 3), strict=True):
+        left, top, width, height = box(tab, side)
+        y, x = np.nonzero(EXPLANATION.players(side) == player)
+        middle = np.array([x.mean() + 0.5, y.mean() + 0.5]) / cases.SIZE * [width, height]
+        np.testing.assert_allclose(end, np.add(middle, (left, top)), atol=0.2)
+    set_slider(tab, 20)
+    tab.mouse(*spot(tab, "query", 6))
+    assert lines(tab) == 9  # every pair of this part
+    assert_quiet(tab)
+
+
+def test_values_are_those_saved(browser, url):
+    tab = browser.open(url)
+    assert not tab.js("document.querySelector('.values').open")
+    tab.js("document.querySelector('.values').open = true")
+    set_slider(tab, 40)
+    rows = tab.js(
+        "Array.from(document.querySelectorAll('.values tbody tr'),"
+        " r => Array.from(r.cells, c => c.textContent))"
+    )
+    assert len(rows) == 40
+    order = np.argsort(-np.abs(CROSS.ravel()), kind="stable")[:40]
+    for (q, r, value), rank in zip(rows, order, strict=True):
+        assert (int(q), int(r)) == divmod(int(rank), CROSS.shape[1])
+        assert float(value.replace("−", "-")) == pytest.approx(CROSS[int(q), int(r)], rel=1e-6)
+
+
+# Several methods
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A second method with other parts and signs, and one of first order."""
+    turned = dataclasses.replace(
+        EXPLANATION,
+        method="turned",
+        interactions=-1.0 * EXPLANATION.interactions,
+        query_players=np.ascontiguousarray(cases.grid_labels().T),
+    )
+    first = [cases.first_order("retrieved"), cases.first_order("query")]
+    path = tmp_path_factory.mktemp("several") / "page.html"
+    return written(path, [EXPLANATION, turned, *first])
+
+
+def card_canvas(tab, place, side):
+    selector = f".card:nth-child({place + 1}) .picture:nth-child({1 + (side == 'retrieved')})"
+    return canvas(tab, side, f"{selector} canvas")
+
+
+def test_methods_stand_side_by_side_and_follow_the_pointer(browser, several):
+    tab = browser.open(several)
+    names = tab.js("Array.from(document.querySelectorAll('.card b'), b => b.textContent)")
+    assert names == ["stii", "turned", "shapley"]
+    tab.mouse(*spot(tab, "query", 1))
+    np.testing.assert_array_equal(canvas(tab, "retrieved"), shown_heat(CROSS[1], "retrieved"))
+    for place, row in ((0, CROSS[1]), (1, -CROSS[4])):  # the same place is another part there
+        np.testing.assert_array_equal(
+            card_canvas(tab, place, "retrieved"), shown_heat(row, "retrieved")
+        )
+    before = card_canvas(tab, 2, "retrieved")
+    tab.mouse(*spot(tab, "query", 9))
+    np.testing.assert_array_equal(card_canvas(tab, 2, "retrieved"), before)
+    assert_quiet(tab)
+
+
+def test_a_chosen_method_takes_the_large_pictures(browser, several):
+    tab = browser.open(several)
+    tab.drag(*corners(tab, "query", (0.1, 0.2, 0.4, 0.9)))
+    x, y = tab.js(
+        "(b => [b.left + 9, b.top + 9])"
+        "(document.querySelector('.card:nth-child(2)').getBoundingClientRect())"
+    )
+    tab.mouse(x, y, click=True)
+    state = tab.js("shapjax.state()")
+    assert state["method"] == "turned"
+    turned = dataclasses.replace(
+        EXPLANATION, query_players=np.ascontiguousarray(cases.grid_labels().T)
+    )
+    arrived = -project(turned, box=state["box"])
+    np.testing.assert_allclose(
+        np.array(state["arriving"])[EXPLANATION.players("retrieved")], arrived, atol=1e-7
+    )
+    assert tab.js("document.querySelector('.comparison .shown bdi').textContent") == "turned"
+    tab.js("shapjax.show(2)")
+    assert tab.js("document.querySelector('.top').hidden")
+    assert "credit" in readout(tab, "retrieved")
+    with pytest.raises(RuntimeError, match="no method"):
+        tab.js("shapjax.show(3)")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_several_methods_fit_a_phone(browser, several, dark):
+    tab = browser.open(several, width=390, height=844, phone=True, dark=dark)
+    assert tab.js("document.documentElement.scrollWidth") <= 390
+    tab.js("document.querySelector('.card:nth-child(2)').scrollIntoView()")
+    x, y = tab.js(
+        "(b => [b.left + 9, b.top + 9])"
+        "(document.querySelector('.card:nth-child(2)').getBoundingClientRect())"
+    )
+    tab.tap(x, y)
+    assert tab.js("shapjax.state().method") == "turned"
+
+
+def test_one_method_has_no_cards(browser, url):
+    tab = browser.open(url)
+    assert tab.js("document.querySelector('.methods').hidden")
 
 
 def test_browser_leaves_nothing_behind():

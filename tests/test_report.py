@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -14,10 +15,18 @@ import report_cases as cases
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from shapjax.core.colors import COLORS, paint, scale_limit, signed
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import printable
-from shapjax.report.colors import COLORS, paint, scale_limit, signed
+from shapjax.core.interactions import Interactions
 from shapjax.report.figures import save_correspondence, save_heat_map, spread_parts
+from shapjax.report.layouts import (
+    _HUES,
+    alike_parts,
+    save_counterfactual,
+    save_methods,
+    save_regions,
+)
 from shapjax.report.page import write_page
 
 QUERY, RETRIEVED = cases.pictures()
@@ -163,6 +172,66 @@ def test_correspondence_needs_pairs(tmp_path):
         save_correspondence(cases.first_order("query"), QUERY, RETRIEVED, tmp_path / "x.png")
 
 
+def test_methods_are_laid_out_in_rows(tmp_path):
+    """Panels in the colours of their explanations; over several rows where there is one pair."""
+    white = Image.new("RGB", (90, 70), "white")
+    second, first = cases.second_order(), cases.first_order("retrieved")
+    save_methods([(white, white, [second, first])], tmp_path / "one.png")
+    pixels = pixels_of(tmp_path / "one.png").reshape(-1, 3)
+    for explanation in (second, first):
+        heat = explanation.heat("retrieved")
+        for color in paint(heat, scale_limit(heat)):
+            assert np.any(np.all(pixels == color, axis=1))
+    save_methods([(white, white, [second] * 9)], tmp_path / "wrapped.png")
+    save_methods([(white, white, [second])] * 2, tmp_path / "two.png")
+    one, wrapped, two = (
+        pixels_of(tmp_path / f"{name}.png").shape for name in ("one", "wrapped", "two")
+    )
+    assert wrapped[0] == two[0] > one[0]
+    assert wrapped[1] > one[1] > two[1]
+    with pytest.raises(ShapjaxError, match="no explanation has players"):
+        save_methods([(white, white, [first])], tmp_path / "x.png", side="query")
+
+
+def test_counterfactual_shows_four_pictures(tmp_path):
+    red, green, blue = (Image.new("RGB", (60, 40), name) for name in ("red", "lime", "blue"))
+    save_counterfactual(cases.first_order("retrieved"), red, green, blue, tmp_path / "x.png")
+    pixels = pixels_of(tmp_path / "x.png")
+    places = [np.argwhere(np.all(pixels == c, axis=2)).mean(axis=0) for c in np.eye(3) * 255]
+    assert places[0][0] < places[1][0]  # the query above the result
+    assert places[0][1] < places[2][1]  # the other candidate beside the query
+
+
+def test_regions_are_carried_over_in_their_colors(tmp_path):
+    """Left and right halves that match the other side's: the colours change sides."""
+    cross = np.array([[0.0, 1.0], [1.0, 0.0]])
+    pairs = np.array([0, *cross[0], *cross[1], 0])
+    labels = (np.arange(60)[None, :] >= 30).astype(np.int32) * np.ones((60, 1), np.int32)
+    explanation = dataclasses.replace(
+        cases.second_order(),
+        interactions=Interactions((np.zeros(1), np.zeros(4), pairs), "STII", 4),
+        query_players=labels,
+        retrieved_players=labels,
+    )
+    white = Image.new("RGB", (60, 40), "white")
+    for regions in (2, labels):
+        save_regions(explanation, white, white, tmp_path / "x.png", regions=regions)
+        pixels = pixels_of(tmp_path / "x.png")
+        middle = pixels.shape[1] / 2
+        for color, (left, right) in zip(_HUES[:2], ((0, 3), (1, 2)), strict=True):
+            x = np.argwhere(np.all(pixels == color, axis=2))[:, 1]
+            spread = np.histogram(x, 4, (0, 2 * middle))[0] > 20_000
+            assert set(np.flatnonzero(spread)) == {left, right}, color
+    with pytest.raises(ShapjaxError, match="at most 8"):
+        save_regions(explanation, white, white, tmp_path / "x.png", regions=np.arange(9)[None])
+
+
+def test_alike_parts_point_the_same_way():
+    rows = np.array([[1.0, 0], [3.0, 0.1], [0, 1.0], [0.1, 0.5], [2.0, 0]])
+    np.testing.assert_array_equal(alike_parts(rows, 2), [0, 0, 1, 1, 0])
+    assert not alike_parts(np.zeros((3, 2)), 1).any()
+
+
 def test_spread_parts_are_strong_and_apart():
     labels = cases.grid_labels()
     strength = np.arange(16, 0, -1.0)
@@ -202,27 +271,47 @@ def test_figures_say_what_is_wrong_with_a_path(tmp_path, name):
 def test_page_numbers_equal_the_explanation(tmp_path):
     explanation = cases.second_order()
     data = make_page(tmp_path / "page.html", explanation).data
-    cross = decoded(data["cross"], "<f4").reshape(explanation.cross.shape)
+    (method,) = data["methods"]
+    cross = decoded(method["cross"], "<f4").reshape(explanation.cross.shape)
     np.testing.assert_array_equal(cross, explanation.cross.astype(np.float32))
     for side in ("query", "retrieved"):
-        labels = decoded(data[side]["labels"], "<i4").reshape(data[side]["shape"])
+        given = data["maps"][method[side]["map"]]
+        labels = decoded(given["labels"], "<i4").reshape(given["shape"])
         np.testing.assert_array_equal(labels, explanation.players(side))
-        heat = decoded(data[side]["heat"], "<f4")
+        heat = decoded(method[side]["heat"], "<f4")
         np.testing.assert_array_equal(heat, explanation.heat(side).astype(np.float32))
     np.testing.assert_array_equal(decoded(data["colors"], "u1").reshape(-1, 3), COLORS)
 
 
 def test_first_order_page_takes_one_side_or_both(tmp_path):
     query, retrieved = cases.first_order("query"), cases.first_order("retrieved")
-    data = make_page(tmp_path / "one.html", query).data
-    assert data["cross"] is None
-    assert data["retrieved"] is None
-    data = make_page(tmp_path / "two.html", query, also=retrieved).data
+    (method,) = make_page(tmp_path / "one.html", query).data["methods"]
+    assert method["cross"] is None
+    assert method["retrieved"] is None
+    (method,) = make_page(tmp_path / "two.html", [query, retrieved]).data["methods"]
     np.testing.assert_array_equal(
-        decoded(data["retrieved"]["heat"], "<f4"), retrieved.heat("retrieved").astype(np.float32)
+        decoded(method["retrieved"]["heat"], "<f4"), retrieved.heat("retrieved").astype(np.float32)
     )
-    with pytest.raises(ShapjaxError, match="other picture"):
-        make_page(tmp_path / "three.html", query, also=query)
+    # Two of the same picture are two to compare.
+    assert len(make_page(tmp_path / "three.html", [query, query]).data["methods"]) == 2
+    with pytest.raises(ShapjaxError, match="no explanation"):
+        make_page(tmp_path / "none.html", [])
+
+
+def test_page_of_several_methods(tmp_path):
+    """One label map for all that share it, and a row of numbers for each."""
+    second, query, retrieved = (
+        cases.second_order(), cases.first_order("query"), cases.first_order("retrieved"),
+    )  # fmt: skip
+    page = make_page(tmp_path / "page.html", [second, retrieved, query])
+    data = page.data
+    assert [m["method"] for m in data["methods"]] == ["stii", "shapley"]
+    assert [m["query"]["map"] for m in data["methods"]] == [0, 0]
+    assert len(data["maps"]) == 2
+    cells = [e["text"] for e in page.all("td")]
+    assert cells[:2] == ["2", "16 × 9"]
+    assert cells[6:8] == ["1", "16 × 9"]
+    assert cells[10] == "40,000"  # both pictures together
 
 
 def test_page_needs_nothing_from_outside(tmp_path):
@@ -267,7 +356,7 @@ def test_hostile_method_cannot_end_the_data(tmp_path):
     explanation = cases.second_order()
     object.__setattr__(explanation, "method", hostile)
     page = make_page(tmp_path / "page.html", explanation)
-    assert page.data["method"] == printable(hostile)
+    assert page.data["methods"][0]["method"] == printable(hostile)
     assert len(page.all("script")) == 2
     assert "\u2028" not in page.source
 

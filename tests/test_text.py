@@ -397,7 +397,7 @@ def test_no_text_can_end_the_pages_script(tmp_path):
 def test_a_matrix_keeps_its_colours(tmp_path, shape):
     from PIL import Image
 
-    from shapjax.report.colors import paint, scale_limit
+    from shapjax.core.colors import paint, scale_limit
     from shapjax.report.matrix import save_matrix
 
     values = np.random.default_rng(0).normal(size=shape)

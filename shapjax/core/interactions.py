@@ -170,6 +170,29 @@ class Interactions:
         both = zip(self.coefficients, other.coefficients, strict=True)
         return Interactions(tuple(op(a, b) for a, b in both), self.index, self.n_players)
 
+    def to_shapiq(self) -> Any:
+        """The same as a ``shapiq.InteractionValues``, of which shapiq draws its plots.
+
+        Raises:
+            ShapjaxError: shapiq is not installed, or this is a batch of games.
+        """
+        from shapjax.core.exports import to_shapiq
+
+        return to_shapiq(self)
+
+    def to_shap(self) -> Any:
+        """The same as a ``shap.Explanation``: values [n], or [n, n] at second order.
+
+        As in shap's interaction values, a matrix holds the players alone on its diagonal and
+        half of each pair on both sides of it; all of it sums to v(N) - v(empty).
+
+        Raises:
+            ShapjaxError: shap is not installed, this is a batch of games, or of another order.
+        """
+        from shapjax.core.exports import to_shap
+
+        return to_shap(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to ``path`` as an npz archive (no pickle), whole or not at all."""
         save_npz(path, self.to_arrays())

@@ -97,7 +97,9 @@ def signs_of(draw: Draw, key: jax.Array, refits: int) -> np.ndarray:
     stratum = draw.stratum[first]
     count = np.bincount(stratum)
     signs = generator.choice([-1.0, 1.0], (refits, len(units)))
-    means = np.stack([np.bincount(stratum, row, len(count)) for row in signs])
+    means = np.zeros((refits, len(count)))
+    for mean, row in zip(means, signs, strict=True):
+        mean[:] = np.bincount(stratum, row, len(count))
     alone = count == 1
     means /= np.maximum(count, 1)
     means[:, alone] = 0

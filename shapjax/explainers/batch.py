@@ -16,7 +16,7 @@ from shapjax.core.checks import one_of
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import as_key
-from shapjax.explainers.explain import coalition_sides
+from shapjax.explainers.explain import as_bytes, coalition_sides
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.gram_sam import gram_sam
 from shapjax.explainers.ig_sam import ig_sam
@@ -105,6 +105,8 @@ def explain_pairs(
                 v_empty=float(ends[place, 0]),
                 evaluations=int(own.stats.get("evaluations", 2)),
                 seconds=seconds,
+                query_picture=as_bytes(game.match.pictures[0]),
+                retrieved_picture=as_bytes(game.match.pictures[1]),
             )
         )
     return explanations

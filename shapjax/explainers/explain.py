@@ -159,7 +159,14 @@ def explain(
         v_empty=float(stats["v_empty"]),
         evaluations=int(stats["evaluations"]),
         seconds=time.perf_counter() - begun,
+        query_picture=as_bytes(game.match.pictures[0]),
+        retrieved_picture=as_bytes(game.match.pictures[1]),
     )
+
+
+def as_bytes(picture: np.ndarray) -> np.ndarray:
+    """A picture in [0, 1] as an explanation carries it, uint8 of the same shape."""
+    return np.round(255 * picture).astype(np.uint8)
 
 
 def default_method(players: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,9 @@ class Explanation:
         seconds: wall time, compilation included.
         query_names: what each query player shows, where it is a text's word or token.
         retrieved_names: likewise for the retrieved item.
+        query_picture: the query at the network's input size, RGB, uint8 [S, S, 3]; None of a
+            text.
+        retrieved_picture: likewise the retrieved picture.
     """
 
     method: str
@@ -50,6 +53,8 @@ class Explanation:
     seconds: float
     query_names: tuple[str, ...] | None = None
     retrieved_names: tuple[str, ...] | None = None
+    query_picture: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    retrieved_picture: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
     def order(self) -> int:
@@ -121,13 +126,46 @@ class Explanation:
         total = sum(float(np.sum(c)) for c in self.interactions.coefficients[1:])
         return abs(total - (self.v_grand - self.v_empty))
 
+    def to_json(self) -> str:
+        """All numbers, the label maps and the names as one JSON object.
+
+        ``coefficients`` is a list for each size of coalitions, in lexicographic order;
+        ``credit`` and ``cross`` are the attributes of that name.
+        """
+        from shapjax.explainers.exports import to_json
+
+        return to_json(self)
+
+    def to_shapiq(self) -> Any:
+        """The interactions as a ``shapiq.InteractionValues``; see ``Interactions.to_shapiq``."""
+        return self.interactions.to_shapiq()
+
+    def to_shap(self, side: Side = "retrieved") -> Any:
+        """The credit in one picture as a ``shap.Explanation``, which ``shap.image_plot`` draws.
+
+        Of pictures values are [1, S, S, 3], each part's credit spread over its pixels and
+        channels, and data is the picture; of texts values are [n], and data the words.
+
+        Raises:
+            ShapjaxError: shap is not installed, or that picture has no players.
+        """
+        from shapjax.explainers.exports import to_shap
+
+        return to_shap(self, side)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: credit over both items, and the numbers."""
+        from shapjax.explainers.exports import to_html
+
+        return to_html(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to ``path`` as an npz archive (no pickle)."""
         arrays = {f"interactions/{k}": a for k, a in self.interactions.to_arrays().items()}
-        for side in ("query", "retrieved"):
-            labels = getattr(self, f"{side}_players")
-            if labels is not None:
-                arrays[f"{side}_players"] = labels
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            if array is not None:
+                arrays[name] = array
         header = {name: getattr(self, name) for name in _SCALARS}
         header |= {name: getattr(self, name) for name in ("query_names", "retrieved_names")}
         save_npz(path, {**arrays, "explanation": np.array(json.dumps(header))})
@@ -154,11 +192,12 @@ class Explanation:
             query_names=None if names["query"] is None else tuple(names["query"]),
             retrieved_names=None if names["retrieved"] is None else tuple(names["retrieved"]),
             interactions=Interactions.from_arrays(own, str(path)),
-            query_players=arrays.get("query_players"),
-            retrieved_players=arrays.get("retrieved_players"),
+            **{name: arrays.get(name) for name in _ARRAYS},
             **scalars,
         )
 
+
+_ARRAYS = ("query_players", "retrieved_players", "query_picture", "retrieved_picture")
 
 _SCALARS = {
     "method": str,

@@ -73,7 +73,7 @@ class Match(NamedTuple):
         Raises:
             ShapjaxError: the network gives NaN or infinity.
         """
-        return self._finite(_embeddings(self.backbone, jnp.asarray(np.stack(self.pictures))))
+        return self._finite(embeddings_of(self.backbone, jnp.asarray(np.stack(self.pictures))))
 
     def feature_blanks(self, side: int) -> jax.Array:
         """Backgrounds of one picture's feature map, [K, h, w, C]."""
@@ -93,7 +93,8 @@ class Match(NamedTuple):
 
 
 @jax.jit
-def _embeddings(backbone: Backbone, rgb: jax.Array) -> jax.Array:
+def embeddings_of(backbone: Backbone, rgb: jax.Array) -> jax.Array:
+    """What similarity compares of pictures [B, S, S, 3] in RGB, [B, C]."""
     return backbone.embed(backbone.normalise(rgb))
 
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from shapjax.core.colors import COLORS, faint_grey, paint, scale_limit, signed
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import printable, write_whole
 from shapjax.explainers.explanation import Explanation, Side
-from shapjax.report.colors import COLORS, faint_grey, paint, scale_limit, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

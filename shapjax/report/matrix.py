@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from shapjax.core.colors import paint, scale_limit
 from shapjax.core.files import printable
-from shapjax.report.colors import paint, scale_limit
 from shapjax.report.figures import (
     _BAR_BLOCK,
     _INK,

@@ -9,7 +9,7 @@ import io
 import json
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
 from typing import Any
@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from shapjax.core.colors import COLORS, FAINT
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import printable, write_whole
 from shapjax.explainers.explanation import Explanation, Side
-from shapjax.report.colors import COLORS, FAINT
 
 _LONG_SIDE = 800  # Pixels of an embedded picture.
 _SIDES: tuple[Side, Side] = ("query", "retrieved")
 
 
 def write_page(
-    explanation: Explanation,
+    explanations: Explanation | Sequence[Explanation],
     query: Image.Image,
     retrieved: Image.Image,
     path: str | os.PathLike[str],
@@ -35,26 +35,29 @@ def write_page(
     query_name: str,
     retrieved_name: str,
     summary: Mapping[str, Any],
-    also: Explanation | None = None,
 ) -> None:
     """Write an HTML file that needs no network and no other file.
 
-    Scripts on the page, or in a console, find the numbers and the pointer under
-    ``window.shapjax``: ``explanation``, ``select(side, player)``, ``select(null)``, ``state()``.
+    Several methods stand side by side and follow one pointer. Scripts on the page, or in a
+    console, find the numbers and the pointer under ``window.shapjax``: ``explanation`` (the one
+    that is large), ``explanations``, ``show(place)``, ``select(side, player)``,
+    ``select(null)``, ``state()``.
 
     Args:
-        explanation: of second order, or of first order with players on one picture.
+        explanations: one, or several of the same pair, which are shown in this order; the two
+            first-order explanations of a method, one for each picture, are shown as one when
+            they follow each other.
         query: the query picture, RGB of any size.
         retrieved: the retrieved picture, RGB of any size.
         path: where to write.
         query_name: what to call the query, for example its file name.
         retrieved_name: what to call the retrieved picture.
         summary: names and values for the table at the foot, in order.
-        also: at first order, an explanation whose players are on the other picture.
 
     Raises:
-        ShapjaxError: ``also`` does not complete ``explanation``, or the file cannot be written.
+        ShapjaxError: there is no explanation, or the file cannot be written.
     """
+    shown = views([explanations] if isinstance(explanations, Explanation) else explanations)
     names = {"query": query_name, "retrieved": retrieved_name}
     pictures = {"query": query.convert("RGB"), "retrieved": retrieved.convert("RGB")}
     style = _resource("page.css") + _layout(pictures)
@@ -63,8 +66,9 @@ def write_page(
         "policy": html.escape(_policy(style, script)),
         "style": style,
         "script": script,
-        "data": _json_for_html(_data(explanation, also)),
-        "similarity": _shown(explanation.similarity),
+        "data": _json_for_html(_data(shown)),
+        "similarity": _shown(shown[0][0].similarity),
+        "comparison": _comparison(shown) if len(shown) > 1 else "",
         "rows": "\n".join(_row(key, value) for key, value in summary.items()),
     }
     for side in _SIDES:
@@ -74,37 +78,107 @@ def write_page(
     write_whole(path, page.encode("utf-8"))
 
 
-def _data(explanation: Explanation, also: Explanation | None) -> dict[str, Any]:
-    """What page.js reads: int32 label maps, float32 coefficients, the colour table."""
-    faces = {side: _face(explanation, side) for side in _SIDES}
-    if also is not None:
-        added = {side: _face(also, side) for side in _SIDES}
-        if any((faces[side] is None) == (added[side] is None) for side in _SIDES):
-            raise ShapjaxError(
-                "also must be a first-order explanation of the other picture than explanation."
-            )
-        faces = {side: faces[side] or added[side] for side in _SIDES}
-    paired = explanation.order >= 2 and None not in faces.values()
+View = list[Explanation]
+"""What is shown at a time: a second-order explanation, or first-order ones of both pictures."""
+
+
+def views(explanations: Sequence[Explanation]) -> list[View]:
+    """Explanations as they are shown: both first-order ones of a method together.
+
+    Raises:
+        ShapjaxError: there is none.
+    """
+    found: list[View] = []
+    for explanation in explanations:
+        if found and _completes(found[-1], explanation):
+            found[-1].append(explanation)
+        else:
+            found.append([explanation])
+    if not found:
+        raise ShapjaxError("there is no explanation to show; give at least one.")
+    return found
+
+
+def _completes(view: View, explanation: Explanation) -> bool:
+    first = view[0]
+    return (
+        len(view) == 1
+        and first.method == explanation.method
+        and first.order == explanation.order == 1
+        and all(
+            (_labels(first, side) is None) != (_labels(explanation, side) is None)
+            for side in _SIDES
+        )
+    )
+
+
+def _labels(explanation: Explanation, side: Side) -> np.ndarray | None:
+    return explanation.query_players if side == "query" else explanation.retrieved_players
+
+
+def _data(shown: list[View]) -> dict[str, Any]:
+    """What page.js reads: int32 label maps, float32 coefficients, the colour table.
+
+    Methods that share a label map share it here too.
+    """
+    maps: dict[tuple[tuple[int, ...], str], int] = {}
+    methods = [_method(view, maps) for view in shown]
     return {
-        "method": printable(explanation.method),
-        "backbone": printable(explanation.backbone),
-        "order": explanation.order,
-        **faces,
-        "cross": _base64(explanation.cross, "<f4") if paired else None,
+        "backbone": printable(shown[0][0].backbone),
+        "methods": methods,
+        "maps": [{"shape": list(shape), "labels": labels} for shape, labels in maps],
         "colors": _base64(COLORS, "u1"),
     }
 
 
-def _face(explanation: Explanation, side: Side) -> dict[str, Any] | None:
-    """The players of one picture: label map [H, W] and credit [n]; None without players."""
-    labels = explanation.query_players if side == "query" else explanation.retrieved_players
-    if labels is None:
-        return None
+def _method(view: View, maps: dict[tuple[tuple[int, ...], str], int]) -> dict[str, Any]:
+    faces: dict[str, Any] = dict.fromkeys(_SIDES)
+    for explanation in view:
+        for side in _SIDES:
+            labels = _labels(explanation, side)
+            if labels is not None:
+                place = maps.setdefault((labels.shape, _base64(labels, "<i4")), len(maps))
+                faces[side] = {"map": place, "heat": _base64(explanation.heat(side), "<f4")}
+    first = view[0]
+    paired = first.order >= 2 and None not in faces.values()
     return {
-        "shape": list(labels.shape),
-        "labels": _base64(labels, "<i4"),
-        "heat": _base64(explanation.heat(side), "<f4"),
+        "method": printable(first.method),
+        "order": first.order,
+        **faces,
+        "cross": _base64(first.cross, "<f4") if paired else None,
     }
+
+
+def _comparison(shown: list[View]) -> str:
+    """The methods' numbers as a table, a row for each."""
+    heads = ("method", "order", "parts", "v(N) − v(∅)", "inefficiency", "evaluations", "seconds")
+    rows = []
+    for place, view in enumerate(shown):
+        first = view[0]
+        parts = [max(getattr(one, f"n_{side}") for one in view) for side in _SIDES]
+        cells = [
+            str(first.order),
+            " × ".join(f"{count:,}" for count in parts if count),
+            *(
+                " / ".join(_shown(float(f"{number:.3g}")) for number in numbers)
+                for numbers in (
+                    [one.v_grand - one.v_empty for one in view],
+                    [one.inefficiency for one in view],
+                )
+            ),
+            f"{sum(one.evaluations for one in view):,}",
+            f"{sum(one.seconds for one in view):.1f}",
+        ]
+        shown_cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        name = html.escape(printable(first.method))
+        rows.append(
+            f'<tr data-place="{place}"><th scope="row"><bdi>{name}</bdi></th>{shown_cells}</tr>'
+        )
+    head = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    return (
+        f'<div class="wide"><table class="comparison"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _base64(array: np.ndarray, dtype: str) -> str:
@@ -140,9 +214,9 @@ def _layout(pictures: Mapping[str, Image.Image]) -> str:
     return f":root{{{ratios}--faint:{FAINT};}}\n"
 
 
-def _data_uri(picture: Image.Image) -> str:
+def _data_uri(picture: Image.Image, long_side: int = _LONG_SIDE) -> str:
     small = picture.copy()
-    small.thumbnail((_LONG_SIDE, _LONG_SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     small.save(content, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any
 
+from shapjax.core.colors import COLORS
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import printable, write_whole
 from shapjax.explainers.explanation import Explanation, Side
-from shapjax.report.colors import COLORS
 from shapjax.report.page import _base64, _json_for_html, _policy, _resource, _row, _shown
 
 _SIDES: tuple[Side, Side] = ("query", "retrieved")

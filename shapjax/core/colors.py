@@ -1,11 +1,14 @@
-"""The signed colour scale that figures and page share, and how numbers on it are written."""
+"""The signed colour scale of figures, pages and notebooks, and how its numbers are written."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Blue and vermilion stay apart under every common colour vision deficiency, and share one
 # lightness, so that +x and -x look equally strong. OKLab (lightness, chroma, hue in degrees).
