@@ -1,16 +1,25 @@
-"""Speed of the backbones, beside torch with the same weights in the same run.
+"""Speed and parity of the backbones, beside torch with the same weights in the same run.
 
     python benchmarks/backbones.py [--names NAME ...] [--batches N ...] [--dtypes f32 bf16]
                                    [--torch eager channels_last compiled] [--threads N]
-                                   [--clock wall|cpu] [--json]
+                                   [--clock wall|cpu] [--out FILE] [--again] [--json]
+    python benchmarks/backbones.py --masked [--names NAME ...]
 
-Weights are made from a seed, since speed does not depend on them. Columns: ``parity``, the largest
-difference of the features from torch's as a share of their largest entry; ``images/s`` up to the
+Every row is kept in a file as soon as it is measured: a run that was interrupted goes on where it
+stopped, and all the rows asked for are printed in the end. Weights are made from a seed, since
+speed does not depend on them.
+
+Columns: ``parity``, the largest difference from torch's (or transformers') maps over all stages of
+the network on one picture, as a share of the largest entry of the map; ``images/s`` up to the
 publisher's output, the best of a few warm runs, taken in turn with torch's so that both meet the
-same load;
-``times``, that over torch's with channels last; compile seconds, and what XLA plans to hold
-(weights, input, output and temporary buffers). ``--clock cpu`` counts CPU seconds of one thread
-instead of the wall's, which other work on the machine disturbs less.
+same load (for MiniLM texts of 256 tokens a second); ``times``, that over torch's with channels
+last; compile seconds, and what XLA plans to hold (weights, input, output and temporary buffers).
+``--clock cpu`` counts CPU seconds of one thread instead of the wall's, which other work on the
+machine disturbs less.
+
+``--masked`` measures what masking adds: the game of one picture's superpixels, from masks to
+worths as ``shapjax.evaluate`` runs it, beside the bare network on pictures that are on the device
+already, in the same chunks.
 """
 
 from __future__ import annotations
@@ -19,28 +28,40 @@ import argparse
 import functools
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from results import Results
 from tables import print_records
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 WAYS = ("eager", "channels_last", "compiled")
 
+OUT = Path("shapjax-out/backbones.jsonl")
+
+KEY = ("what", "network", "dtype", "batch", "beside")
+"""What tells one measurement from another; ``beside`` names torch's ways and the clock."""
+
+MASKED = ("resnet50", "squeezenet1_1")
+
 
 def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--names", nargs="+", help="backbones; all of them by default")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 32], metavar="N")
+    parser.add_argument("--batches", nargs="+", type=int, default=[32], metavar="N")
     parser.add_argument("--dtypes", nargs="+", default=["f32"], choices=("f32", "bf16"))
-    parser.add_argument("--torch", nargs="*", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--torch", nargs="*", default=["channels_last"], choices=WAYS)
+    parser.add_argument("--masked", action="store_true", help="what masking adds to the network")
     parser.add_argument("--repeats", type=int, default=5, metavar="N")
     parser.add_argument("--threads", type=int, metavar="N", help="1 or, by default, all")
     parser.add_argument("--clock", default="wall", choices=("wall", "cpu"))
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE", help=f"by default {OUT}")
+    parser.add_argument("--again", action="store_true", help="measure anew what is in the file")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.clock == "cpu":
@@ -51,16 +72,31 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     from shapjax import backbones
 
+    results = Results(options.out, KEY)
+    beside = " ".join(sorted(options.torch)) + f", {options.clock}, {options.threads or 'all'}"
     records = []
-    for name in options.names or backbones.names():
+    for name in options.names or (MASKED if options.masked else backbones.names()):
         for dtype in options.dtypes:
-            for record in measure(name, dtype, options):
-                records.append(record)
-                print(f"{name} {dtype} {record['batch']}", file=sys.stderr, flush=True)
-    print_records(records, as_json=options.json)
+            what = "masked" if options.masked else "speed"
+            key = {"what": what, "network": name, "dtype": dtype, "beside": beside}
+            found = {row["batch"]: row for row in results.rows(**key)}
+            missing = [b for b in options.batches if options.again or b not in found]
+            if missing:
+                run = masked if options.masked else measure
+                for record in run(name, dtype, missing, options):
+                    results.append([{**key, **record}])
+                    print(f"{name} {dtype} {record['batch']}", file=sys.stderr, flush=True)
+            rows = {row["batch"]: row for row in results.rows(**key)}
+            records += [rows[batch] for batch in options.batches]
+    results.close()
+    hidden = {"what", "beside"} | ({"dtype"} if options.dtypes == ["f32"] else set())
+    shown = [{k: v for k, v in row.items() if k not in hidden} for row in records]
+    print_records(shown, as_json=options.json)
 
 
-def measure(name: str, dtype: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(
+    name: str, dtype: str, batches: list[int], options: argparse.Namespace
+) -> list[dict[str, Any]]:
     """One record for each batch size of a backbone."""
     import jax
     import jax.numpy as jnp
@@ -70,12 +106,15 @@ def measure(name: str, dtype: str, options: argparse.Namespace) -> list[dict[str
     from shapjax.backbones.registry import ROWS
 
     network, arrays = torch_network(name, options)
-    backbone = initial(name) if arrays is None else backbones.load(name, arrays)
+    backbone = backbones.load(name, arrays)
     kind = {"f32": jnp.float32, "bf16": jnp.bfloat16}[dtype]
     cast = jax.tree.map(lambda leaf: leaf.astype(kind), backbone)
     published = next(iter(ROWS[name].published.values()), None)
+    parity = ""
+    if network is not None and dtype == "f32":
+        parity = f"{difference(name, network, backbone):.0e}"
     records = []
-    for batch in options.batches:
+    for batch in batches:
         inputs = inputs_of(backbone, batch)
         x = jnp.asarray(inputs, kind if inputs.dtype == np.float32 else None)
         begin = time.perf_counter()
@@ -84,19 +123,13 @@ def measure(name: str, dtype: str, options: argparse.Namespace) -> list[dict[str
         runs: dict[str, Callable[[], Any]] = {
             "images/s": functools.partial(lambda run, x: run(cast, x).block_until_ready(), run, x)
         }
-        parity = ""
         if network is not None:
             for way in options.torch:
-                runs[f"torch {way}"] = torch_run(network, inputs, dtype, way, options.threads)
-            if batch == min(options.batches) and dtype == "f32":
-                ours = np.asarray(backbone.features(x[:1]))
-                parity = difference(name, network, ours, inputs[:1])
+                runs[f"torch {way}"] = torch_run(name, network, inputs, dtype, way, options.threads)
         seconds = best_seconds(runs, options)
         record = {
-            "network": name,
-            "weights": published.file if published else ROWS[name].wanted or "the package",
-            "dtype": dtype,
             "batch": batch,
+            "weights": published.url.removeprefix("https://") if published else source(name),
             "parity": parity,
             **{key: float(f"{batch / value:.3g}") for key, value in seconds.items()},
         }
@@ -106,6 +139,61 @@ def measure(name: str, dtype: str, options: argparse.Namespace) -> list[dict[str
         planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
         record |= {"compile s": round(compile_seconds, 1), "MiB": round(planned / 2**20)}
         records.append(record)
+    return records
+
+
+def source(name: str) -> str:
+    """Where the weights come from that no address is known of."""
+    from shapjax.backbones.registry import ROWS
+
+    wanted = ROWS[name].wanted
+    hub = wanted.partition("huggingface.co's ")[2].partition(",")[0]
+    return f"huggingface.co/{hub}" if hub else "given" if wanted else "in the package"
+
+
+def masked(
+    name: str, dtype: str, batches: list[int], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """What masking one picture adds to the network, over chunks of each size."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from seeded import seeded_pictures, seeded_state_dict
+    from skimage import data
+
+    from shapjax import backbones, evaluate
+    from shapjax.games.similarity import similarity_game
+
+    if dtype != "f32":
+        raise SystemExit("games run their networks in float32; leave --dtypes out.")
+    given = None if name == backbones.names()[0] else seeded_state_dict(name)
+    backbone = backbones.load(name, given)
+    left, right, _ = data.stereo_motorcycle()
+    game = similarity_game(backbone, left, right, players="superpixels", masked="retrieved")
+    embed = jax.jit(lambda net, x: net.embed(x))
+    records = []
+    for batch in batches:
+        x = jnp.asarray(seeded_pictures(batch, backbone.preprocessing.size))
+        chunks = max(2, -(-128 // batch))
+        masks = np.random.default_rng(0).random((chunks * batch, game.n_players)) < 0.5
+
+        def bare(x: Any = x, chunks: int = chunks) -> None:
+            jax.block_until_ready([embed(backbone, x) for _ in range(chunks)])
+
+        def of_game(masks: Any = masks, batch: int = batch) -> None:
+            jax.block_until_ready(evaluate(game.value_fn, masks, chunk_size=batch))
+
+        seconds = best_seconds({"bare": bare, "game": of_game}, options)
+        rates = {key: float(f"{len(masks) / value:.3g}") for key, value in seconds.items()}
+        records.append(
+            {
+                "batch": batch,
+                "players": game.n_players,
+                "network, images/s": rates["bare"],
+                "game, coalitions/s": rates["game"],
+                "overhead": f"{seconds['game'] / seconds['bare'] - 1:.1%}",
+            }
+        )
     return records
 
 
@@ -125,22 +213,6 @@ def best_seconds(
     return best
 
 
-def initial(name: str) -> Any:
-    """The backbone as its initialiser leaves it, where there is no state dict to give it."""
-    import importlib
-
-    from flax import nnx
-
-    from shapjax.backbones.folding import fold
-    from shapjax.backbones.record import Backbone
-    from shapjax.backbones.registry import ROWS
-
-    layout = importlib.import_module(f"shapjax.backbones.{ROWS[name].module}").layout(name, ())
-    network = fold(layout.factory())
-    network.eval()
-    return Backbone(name, layout.preprocessing, *nnx.split(network))
-
-
 def inputs_of(backbone: Any, batch: int) -> Any:
     """Pictures, float32 [B, S, S, 3], or the numbers of tokens, int32 [B, T]."""
     import numpy as np
@@ -153,21 +225,32 @@ def inputs_of(backbone: Any, batch: int) -> Any:
 
 
 def torch_network(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
-    """The publisher's network in torch and its state dict, or None where there is none."""
+    """The publisher's network in torch, or None where there is none here, and a state dict."""
+    from seeded import seeded_state_dict
+
+    from shapjax import backbones
+
+    if name == backbones.names()[0]:
+        return None, None  # Its weights come with the package, and nobody else has it.
+    arrays = seeded_state_dict(name)
     if not options.torch:
-        return None, None
+        return None, arrays
     try:
         import torch_references
+        import transformer_references
 
-        return torch_references.reference(name) if torch_references.has(name) else (None, None)
+        if name not in transformer_references.NAMES and torch_references.has(name):
+            return torch_references.reference(name, arrays)
+        with tempfile.TemporaryDirectory() as folder:
+            return transformer_references.reference(name, arrays, Path(folder)), arrays
     except ImportError:
-        return None, None
+        return None, arrays
 
 
 def torch_run(
-    network: Any, inputs: Any, dtype: str, way: str, threads: int | None
+    name: str, network: Any, inputs: Any, dtype: str, way: str, threads: int | None
 ) -> Callable[[], Any]:
-    """A call of torch's network on the same pictures."""
+    """A call of torch's network on the same pictures or texts."""
     import copy
 
     import torch
@@ -175,27 +258,44 @@ def torch_run(
     torch.set_num_threads(threads or os.cpu_count() or 1)
     kind = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
     network = copy.deepcopy(network).to(kind)
-    x = torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy()).to(kind)
+    if inputs.ndim == 2:
+        x = torch.from_numpy(inputs).long()
+    else:
+        x = torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy()).to(kind)
     if way != "eager":
         network = network.to(memory_format=torch.channels_last)
-        x = x.contiguous(memory_format=torch.channels_last)
+        if inputs.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+    call = network.get_image_features if name.startswith("clip") else network
     if way == "compiled":
-        network = torch.compile(network)
+        call = torch.compile(call)
 
     def run() -> None:
         with torch.inference_mode():
-            network(x)
+            call(x)
 
     return run
 
 
-def difference(name: str, network: Any, ours: Any, inputs: Any) -> str:
-    """Largest difference of the features, as a share of the largest entry."""
+def difference(name: str, network: Any, backbone: Any) -> float:
+    """Largest difference from torch's maps over all stages, as a share of a map's largest entry."""
+    import jax
+    import jax.numpy as jnp
     import numpy as np
     import torch_references
+    import transformer_references
 
-    theirs = torch_references.features(name, network, inputs)
-    return f"{np.abs(ours - theirs).max() / np.abs(theirs).max():.0e}"
+    x = inputs_of(backbone, 1)
+    maps = jax.jit(lambda net, x: net.maps(x))(backbone, jnp.asarray(x))
+    if name in transformer_references.NAMES:
+        tower = name if name == "vit_b_16" else name.partition("_")[0]
+        given = transformer_references.arguments(name, x)
+        theirs, _ = transformer_references.run_reference(network, tower, maps, given)
+    else:
+        theirs, _ = torch_references.run_reference(name, network, x, maps)
+    # Where a map has fewer channels (the new ones of a dense block) they are the last of ours.
+    pairs = [(np.asarray(maps[key])[..., -want.shape[-1] :], want) for key, want in theirs.items()]
+    return max(float(np.abs(ours - want).max() / np.abs(want).max()) for ours, want in pairs)
 
 
 if __name__ == "__main__":

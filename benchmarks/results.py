@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,18 @@ class Results:
     was torn is dropped when the file is opened again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: Sequence[str] = KEY) -> None:
         """Open ``path``, made with its folder where absent.
+
+        Args:
+            path: the file.
+            key: names of the values that tell one row from another.
 
         Raises:
             ShapjaxError: it cannot be read or written, or is another kind of file.
         """
         self.path = path
+        self._key = key
         self._rows: dict[tuple[Any, ...], Row] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +43,7 @@ class Results:
             whole = content[: content.rfind(b"\n") + 1]
             for line in whole.splitlines():
                 row = json.loads(line)
-                self._rows[tuple(row[name] for name in KEY)] = row
+                self._rows[tuple(row[name] for name in self._key)] = row
             self._file = path.open("ab")
             if len(whole) < len(content):
                 self._file.truncate(len(whole))
@@ -58,7 +63,7 @@ class Results:
         self._file.flush()
         os.fsync(self._file.fileno())
         for row in rows:
-            self._rows[tuple(row[name] for name in KEY)] = row
+            self._rows[tuple(row[name] for name in self._key)] = row
 
     def rows(self, **wanted: Any) -> list[Row]:
         """Rows with these values, for example ``rows(family="boolean", budget=500)``."""

@@ -123,12 +123,22 @@ def test_squeezenet_against_numpy_in_both_layouts():
 
 
 @pytest.mark.parametrize(("stride", "padding"), [(1, "SAME"), (2, 1), (1, "VALID"), (2, "SAME")])
-@pytest.mark.parametrize("side", [1, 3])
+@pytest.mark.parametrize("side", [1, 3, 4])
 def test_convolutions_are_those_of_flax(side, stride, padding):
+    """Forwards and backwards."""
     padding = side // 2 if padding == 1 else padding
     conv = Conv(6, 5, (side, side), stride, padding=padding, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 9, 8, 6))
-    np.testing.assert_allclose(conv(x), nnx.Conv.__call__(conv, x), atol=1e-5)
+
+    @jax.jit
+    def both_ways(run, x):
+        y, back = jax.vjp(run, x)
+        return y, back(jnp.cos(y))
+
+    ours = both_ways(jax.tree_util.Partial(conv), x)
+    flax = both_ways(jax.tree_util.Partial(lambda x: nnx.Conv.__call__(conv, x)), x)
+    for got, want in zip(ours, flax, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.parametrize(("side", "locations"), [(227, 14), (224, 13)])

@@ -21,8 +21,6 @@ from shapjax.backbones import cache, download, load, registry
 from shapjax.backbones.download import fetch
 from shapjax.core.errors import WeightsError
 
-pytestmark = pytest.mark.slow
-
 CONTENT = np.random.default_rng(0).bytes(100_000)
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 

@@ -7,11 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from seeded import seeded_pictures, seeded_state_dict
-from torch_references import features, first_difference, reference, run_reference
+from torch_references import (
+    features,
+    first_difference,
+    reference,
+    run_reference,
+    torchvision_models,
+)
 
 from shapjax.backbones import load, names
-
-pytestmark = pytest.mark.slow
+from shapjax.backbones.record import IMAGENET
+from shapjax.backbones.registry import ROWS
 
 GOLDEN = Path(__file__).parent / "golden" / "backbones.npz"
 SIDE = 64
@@ -29,6 +35,8 @@ CONVOLUTIONAL = (
     "resnet50_cub_margin",
     "convnext_tiny",
 )
+LARGER = ("resnet101", "vgg16")
+"""The same blocks as those of a smaller network above, only more of them."""
 TOLERANCE = 1e-4
 
 
@@ -43,10 +51,31 @@ def close(got, want):
     return np.abs(np.asarray(got) - want).max() <= TOLERANCE * np.abs(want).max()
 
 
+@pytest.mark.peers
+def test_addresses_and_crops_are_torchvisions():
+    """Every file of torchvision's that the registry names, against what torchvision says itself."""
+    models = torchvision_models()
+    checked = 0
+    for name, row in ROWS.items():
+        for weights, published in row.published.items():
+            if published.url.startswith("https://download.pytorch.org/"):
+                theirs = models.get_model_weights(name)[weights.upper()]
+                crop = theirs.transforms()
+                ours = published.preprocessing or IMAGENET
+                assert published.url == theirs.url
+                assert published.digest == f"sha256:{theirs.url[-12:-4]}"
+                assert ([ours.size], [ours.resize]) == (crop.crop_size, crop.resize_size)
+                assert crop.interpolation.value == ours.resampling
+                assert (tuple(crop.mean), tuple(crop.std)) == (ours.mean, ours.std)
+                checked += 1
+    assert checked == 14
+
+
 def test_every_convolutional_network_is_listed():
     assert set(CONVOLUTIONAL) <= set(names())
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_parity_with_torch(name):
@@ -77,7 +106,7 @@ def test_the_diagnostic_names_the_first_layer_that_differs():
     broken = dict(arrays)
     broken["layer2.1.conv1.weight"] = 1.01 * arrays["layer2.1.conv1.weight"]
     x = jnp.asarray(seeded_pictures(1, 32))
-    good, bad = (load("resnet18", given).maps(x) for given in (arrays, broken))
+    good, bad = (run(load("resnet18", given), x)[0] for given in (arrays, broken))
     good = {name: np.asarray(value) for name, value in good.items()}
     assert first_difference(good, good) is None
     name, error = first_difference(bad, good)
@@ -92,7 +121,13 @@ def samples(map_, count=8):
     return np.append(chosen, np.sqrt(np.mean(flat * flat)))
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONAL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in LARGER else ())
+        for name in CONVOLUTIONAL
+    ],
+)
 def test_activations_that_torch_gave(name):
     """Without torch: the same state dict from its seed, against stored samples of torch's maps.
 

@@ -16,8 +16,6 @@ from shapjax.coalitions.enumerate import all_masks
 from shapjax.core.errors import ShapjaxError, ValueFunctionError
 from shapjax.estimators.two_tower import estimate_two_tower
 
-pytestmark = pytest.mark.slow
-
 rng = np.random.default_rng(0)
 WEIGHTS = rng.normal(size=(3, 5)).astype(np.float32)
 QUERY = rng.normal(size=(4, 3)).astype(np.float32)
@@ -68,6 +66,31 @@ def in_torch():
     return InTorch().eval()
 
 
+def in_onnxruntime():
+    """A real session of the network for arrays [B, T, 3]."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["sums"]),
+        helper.make_node("Tanh", ["sums"], ["y"]),
+    ]
+    constants = {"axes": np.array([1]), "weights": WEIGHTS}
+    graph = helper.make_graph(
+        nodes,
+        "tower",
+        [helper.make_tensor_value_info("x", kind, [None, None, 3])],
+        [helper.make_tensor_value_info("y", kind, [None, 5])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opset = helper.make_opsetid("", 18)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
 def definition(masks, measure="cosine", link=lambda x: x):
     """Mask, embed and compare one coalition after another."""
     worths = []
@@ -85,6 +108,7 @@ MODELS = {
     "flax": InFlax,
     "onnx": Session,
     "torch": in_torch,
+    "onnxruntime": in_onnxruntime,
 }
 
 
@@ -93,7 +117,13 @@ def game_of(query_model, item_model, **settings):
     return sj.similarity(query, sj.parts(item_model, ITEM), **settings)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.peers if kind in ("torch", "onnxruntime") else ())
+        for kind in MODELS
+    ],
+)
 def test_any_model_gives_the_game_of_the_definition(kind):
     game = game_of(MODELS[kind](), MODELS[kind]())
     masks = np.asarray(all_masks(7))

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import shapjax as sj
+from shapjax.backbones import clip
 from shapjax.backbones.bert import EMBEDDED, Bert
 from shapjax.backbones.clip import CONTEXT, END, ClipText
 from shapjax.backbones.record import Backbone
@@ -19,8 +20,6 @@ from shapjax.backbones.tokeniser import TextPreprocessing, read_vocabulary
 from shapjax.backbones.transformer import Shape
 from shapjax.coalitions.enumerate import all_masks
 from shapjax.core.errors import ShapjaxError, WeightsError
-
-pytestmark = pytest.mark.slow
 
 needs_tokenizers = pytest.mark.skipif(
     importlib.util.find_spec("tokenizers") is None, reason="tokenizers is not installed"
@@ -52,6 +51,11 @@ def reader(tmp_path_factory):
     return Backbone("tiny", text, graphdef, jax.tree.map(random, abstract))
 
 
+@jax.jit
+def embed(model, numbers):
+    return model.embed(numbers)
+
+
 # Vocabularies.
 
 
@@ -73,8 +77,8 @@ def test_texts_of_a_batch_are_filled_up(reader):
     batch = reader.preprocess(["a man", "a man is eating food."])
     assert batch.shape == (2, 9)
     assert batch[0].tolist() == [2, 5, 6, 3, 0, 0, 0, 0, 0]
-    alone = reader.embed(jnp.asarray(batch[:1, :4]))
-    np.testing.assert_allclose(reader.embed(jnp.asarray(batch))[0], alone[0], atol=1e-6)
+    alone = embed(reader, batch[:1, :4])
+    np.testing.assert_allclose(embed(reader, batch)[0], alone[0], atol=1e-6)
 
 
 def test_long_texts_are_cut(reader):
@@ -189,9 +193,13 @@ TEXT = "a man is eating bread."
 
 def shorter(reader, numbers, keep):
     """The definition: the network runs on the tokens that stay, with their own positions."""
+    return _shorter(reader, jnp.asarray(numbers)[None], np.flatnonzero(keep))[0]
+
+
+@jax.jit
+def _shorter(reader, numbers, places):
     network = reader.network
-    tokens = network.tokens(jnp.asarray(numbers)[None])[:, np.flatnonzero(keep)]
-    return network.pool(network.encode(tokens))[0]
+    return network.pool(network.encode(network.tokens(numbers)[:, places]))
 
 
 @pytest.mark.parametrize("players", ["words", "tokens"])
@@ -203,7 +211,7 @@ def test_dropped_tokens_are_left_out(reader, players):
     masks[0] = False
     expected = [shorter(reader, pieces.numbers, (owners < 0) | mask[owners]) for mask in masks]
     np.testing.assert_allclose(side(jnp.asarray(masks)), np.stack(expected), atol=1e-6)
-    whole = reader.embed(jnp.asarray(pieces.numbers)[None])
+    whole = embed(reader, np.asarray(pieces.numbers)[None])
     np.testing.assert_allclose(side(np.ones((1, side.n_players), bool)), whole, atol=1e-6)
 
 
@@ -212,12 +220,13 @@ def test_masked_tokens_are_replaced(reader):
     numbers = reader.preprocessing.pieces(TEXT).numbers
     mask = np.array([True, False, True, True, False, True, False])
     shown = np.concatenate([[True], mask, [True]])
-    expected = reader.embed(jnp.asarray(np.where(shown, numbers, WORDS.index("[MASK]")))[None])
+    expected = embed(reader, np.where(shown, numbers, WORDS.index("[MASK]"))[None])
     np.testing.assert_allclose(side(mask[None]), expected, atol=1e-6)
 
 
-def test_tokens_of_a_causal_tower_are_left_out():
-    """CLIP's text tower reads its embedding off the last token that stays."""
+def test_tokens_of_a_causal_tower_are_left_out(monkeypatch):
+    """CLIP's text tower, cut to two blocks, reads its embedding off the last token that stays."""
+    monkeypatch.setattr(clip, "TEXTS", dataclasses.replace(clip.TEXTS, depth=2))
     graphdef, abstract = nnx.split(nnx.eval_shape(lambda: ClipText(rngs=nnx.Rngs(0))))
     rng = np.random.default_rng(0)
 
@@ -230,11 +239,15 @@ def test_tokens_of_a_causal_tower_are_left_out():
     kept = network.kept(jnp.asarray(numbers))
     assert kept.tolist() == [[True] * 5 + [False] * 2]
     keep = np.array([True, False, True, True, True, False, False])
-    got = network.pool(network.encode(tokens, keep[None]), keep[None])
-    expected = network.pool(network.encode(tokens[:, keep]))
-    np.testing.assert_allclose(got, expected, atol=1e-5)
-    padded = network.embed(jnp.asarray(numbers))
-    np.testing.assert_allclose(padded, network.embed(jnp.asarray(numbers[:, :5])), atol=1e-5)
+
+    @jax.jit
+    def run(network, tokens, keep=None):
+        return network.pool(network.encode(tokens, keep), keep)
+
+    expected = run(network, tokens[:, keep])
+    np.testing.assert_allclose(run(network, tokens, keep[None]), expected, atol=1e-5)
+    padded = embed(network, numbers)
+    np.testing.assert_allclose(padded, embed(network, numbers[:, :5]), atol=1e-5)
 
 
 def test_bad_choices_of_texts(reader):

@@ -9,8 +9,6 @@ from test_backbones import convolve
 from shapjax.backbones.layers import Conv
 from shapjax.backbones.winograd import convolve3x3, pays
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize(
     ("batch", "height", "width"), [(1, 4, 4), (3, 7, 5), (4, 56, 56), (6, 33, 64), (2, 1, 2)]
@@ -28,8 +26,10 @@ def test_winograd_is_the_convolution(batch, height, width):
 
 def test_convolutions_that_pay_run_by_winograd():
     conv = Conv(128, 128, (3, 3), padding=1, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (16, 8, 8, 128))
+    x = jax.random.normal(jax.random.key(0), (20, 8, 8, 128))
     assert pays(x.shape, conv.kernel.shape)
     np.testing.assert_allclose(conv(x), nnx.Conv.__call__(conv, x), atol=1e-5)
+    # A few pictures of 7 x 7 do not: their tiles overhang, and the kernel's transform costs most.
+    assert not pays((8, 7, 7, 512), (3, 3, 512, 512))
     program = jax.jit(lambda x: conv(x)).lower(x).as_text()
     assert ("convolution" in program) == (jax.default_backend() != "cpu")

@@ -94,6 +94,19 @@ TOWERS = {
 """Torch's modules whose outputs are the stages tokens, blocks and last."""
 
 
+NAMES = ("vit_b_16", *DINOV2, *PATCHES, "minilm_l6")
+
+
+def arguments(name, x):
+    """What torch's network is called with for input of ours; CLIP gets a text as well."""
+    if name == "minilm_l6":
+        return {"input_ids": x, "attention_mask": np.ones_like(x)}
+    given = {
+        "x" if name == "vit_b_16" else "pixel_values": np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    }
+    return given | ({"input_ids": np.array([[49406, 320, 49407]])} if name in PATCHES else {})
+
+
 def torch_module(tower, stage):
     """The name of the torch module of one of our stages; None where it has none."""
     tokens, blocks, last = TOWERS[tower]

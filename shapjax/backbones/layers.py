@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from shapjax.backbones import winograd
 
+Margins = Sequence[tuple[int, int]]
+"""Rows of zeros above and below a map, then columns before and after it."""
+
+_ORDER = ("NHWC", "HWIO", "NHWC")
+
 
 class Conv(nnx.Conv):
     """``nnx.Conv``, faster on CPU where there is a faster way.
 
-    Pointwise kernels run as matrix products, and 3x3 kernels on CPU by Winograd's algorithm where
-    the shapes make it pay; the rest is XLA's convolution.
+    Pointwise kernels run as matrix products; on CPU 3x3 kernels run by Winograd's algorithm where
+    the shapes make it pay, and the others in a form that XLA gives to its parallel kernel.
     """
 
     def __call__(self, inputs: jax.Array, out_sharding: object = None) -> jax.Array:
@@ -24,26 +32,53 @@ class Conv(nnx.Conv):
         if self.kernel_size == (1, 1):
             x = inputs[:, :: strides[0], :: strides[1]]
             y = jnp.einsum("bhwi,io->bhwo", x, self.kernel[0, 0])
-        elif self._is_padded_3x3(strides) and inputs.dtype == jnp.float32:
-            y = _convolve3x3(inputs, self.kernel[...])
+        elif inputs.dtype == jnp.float32:
+            y = _convolve(inputs, self.kernel[...], strides, self.padding)
         else:
             return super().__call__(inputs)
         return y if self.bias is None else y + self.bias[...]
 
-    def _is_padded_3x3(self, strides: tuple[object, ...]) -> bool:
-        is_padded = self.padding in (1, "SAME")
-        return self.kernel_size == (3, 3) and tuple(strides) == (1, 1) and is_padded
+
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str | int
+) -> jax.Array:
+    """The convolution, by whichever way is fastest where it runs."""
+    if isinstance(padding, str):
+        margins = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    else:
+        margins = ((padding, padding),) * 2
+    plain = functools.partial(_plain, strides=strides, margins=margins)
+    kept = strides == (1, 1) and tuple(margins) == ((1, 1), (1, 1))
+    if kept and kernel.shape[:2] == (3, 3) and winograd.pays(x.shape, kernel.shape):
+        return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve3x3, default=plain)
+    spread = functools.partial(_spread, strides=strides, margins=margins)
+    return jax.lax.platform_dependent(x, kernel, cpu=spread, default=plain)
 
 
-def _convolve3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    if not winograd.pays(x.shape, kernel.shape):
-        return _by_definition(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve3x3, default=_by_definition)
+def _plain(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], margins: Margins
+) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, strides, margins, dimension_numbers=_ORDER)
 
 
-def _by_definition(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _spread(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], margins: Margins
+) -> jax.Array:
+    """The same with zeros between the rows of map and kernel, twice the step and the margin.
+
+    XLA on CPU (jaxlib 0.10) gives plain convolutions to a library that runs large maps on one
+    thread; those of spread maps stay with Eigen's kernel, which uses them all and never reads the
+    zeros.
+    """
+    above, below = margins[0]
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        (2 * strides[0], strides[1]),
+        ((2 * above, 2 * below), margins[1]),
+        lhs_dilation=(2, 1),
+        rhs_dilation=(2, 1),
+        dimension_numbers=_ORDER,
     )
 
 

@@ -15,6 +15,8 @@ from shapjax.backbones.record import IMAGENET
 _11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 _16 = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 WIDTHS = {"vgg11": _11, "vgg11_bn": _11, "vgg16": _16}
+HIDDEN = 4096
+"""Width of the dense layers between the map and the scores."""
 
 
 class VGG(Network):
@@ -41,7 +43,7 @@ class VGG(Network):
         self.layers = nnx.Dict(layers)
         self.norm = norm
         self.poolings = tuple(poolings)
-        sizes = (7 * 7 * channels, 4096, 4096, 1000)
+        sizes = (7 * 7 * channels, HIDDEN, HIDDEN, 1000)
         self.classifier = nnx.Dict(
             {
                 str(3 * place): nnx.Linear(sizes[place], sizes[place + 1], rngs=rngs)
