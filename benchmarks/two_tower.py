@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from games import grouped
-from gaussian_process import cosines, error, resampled
+from large_game import cosines, error, resampled
 from tables import print_records
 
 import shapjax as sj

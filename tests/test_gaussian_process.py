@@ -179,7 +179,7 @@ def test_on_networks_it_errs_by_a_tenth_of_the_variance_and_says_so():
         ours.append(((found.coefficients[2] - exact) ** 2).mean() / exact.var())
         assert found.standard_errors is not None
         covered.append(np.abs(found.coefficients[2] - exact) < 1.96 * found.standard_errors[2])
-    # Kernel-Direct errs by the variance itself at this budget (benchmarks/gaussian_process.py).
+    # Kernel-Direct errs by the variance itself at this budget (benchmarks/large_game.py).
     assert np.mean(ours) < 0.1
     assert 0.85 < np.mean(covered) <= 1
 

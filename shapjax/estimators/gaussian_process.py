@@ -204,7 +204,7 @@ def _fit_and_read(
     chosen = some_rows(rows, TRUNCATED_SELECTION_ROWS)
     rate, growth = _select_rate(z[chosen], worth[chosen, None])
     kernel, scale = Kernel(float(rate)), np.exp(float(growth) * np.arange(n + 1))
-    gathered = gather(masks, values, kernel.rate, scale, kept, NUGGET, groups)
+    gathered = gather(masks, values, float(rate), scale, kept, NUGGET, groups)
     process = fit_gathered(gathered)
     tables = index_tables(index, order, n, kernel, scale)
     prior = [float(x) for x in prior_variances(index, order, tables, jnp.asarray(scale))]
@@ -324,7 +324,7 @@ def fit(z: Array, values: Array, chosen: Array) -> Process:
 @jax.jit
 def _fit_at(z: Array, values: Array, kernel: Kernel, growth: Array | float) -> Process:
     """The process of a given kernel and growth."""
-    kernel, growth = jax.tree.map(jnp.asarray, (kernel, growth))
+    kernel, growth = Kernel(*(jnp.asarray(x) for x in kernel)), jnp.asarray(growth)
     weight = jnp.exp(-growth * z.sum(axis=1))[:, None]
     solved = solve(z, _at_sizes(z) * weight, values * weight, kernel)
     scale = jnp.exp(growth * jnp.arange(z.shape[1] + 1))

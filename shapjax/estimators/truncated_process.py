@@ -408,7 +408,8 @@ def _moments(
         jnp.zeros((count, width), z.dtype),
         jnp.zeros(count, z.dtype),
     )
-    return means, Moments(*jax.lax.scan(add, start, (z, values, real, groups))[0], sums)
+    gram, cross, square = jax.lax.scan(add, start, (z, values, real, groups))[0]
+    return means, Moments(gram, cross, square, sums)
 
 
 @jax.jit
