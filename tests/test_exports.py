@@ -105,7 +105,7 @@ def test_interactions_become_shapiq_s():
     # It is theirs in earnest: their own selection of the strongest agrees.
     strongest = max(exact.items(2), key=lambda pair: abs(pair[1]))[0]
     assert strongest in theirs.get_n_order(2).get_top_k(1).dict_values
-    batch = sj.interactions(np.random.default_rng(0).random((3, 8)))
+    batch = sj.interactions(np.random.default_rng(0).random((3, 8), np.float32))
     with pytest.raises(sj.ShapjaxError, match="batch of games"):
         batch.to_shapiq()
 
