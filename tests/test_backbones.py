@@ -338,6 +338,18 @@ def test_folding_leaves_the_function_as_it_is():
     assert left.count(Affine) == 1
 
 
+def test_networks_stay_in_single_precision(x64):
+    """Where games run in float64, as in the command."""
+
+    def factory():
+        return Normalised(rngs=nnx.Rngs(0))
+
+    abstract = nnx.to_flat_state(nnx.state(nnx.eval_shape(factory)))
+    graphdef, state = fill(factory, {".".join(map(str, k)): np.ones(v.shape) for k, v in abstract})
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {np.dtype(np.float32)}
+    assert nnx.merge(graphdef, state)(jnp.ones((1, 4, 4, 3), np.float32)).dtype == np.float32
+
+
 @pytest.mark.parametrize("shape", [(7, 7), (14, 14), (5, 3), (9, 16)])
 def test_pooling_to_bins_that_cover_the_map(shape):
     x = np.random.default_rng(0).normal(size=(2, *shape, 3)).astype(np.float32)

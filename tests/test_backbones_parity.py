@@ -1,5 +1,6 @@
 """Every network against its publisher's in torch: live, and by activations torch once gave."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -40,7 +41,8 @@ LARGER = ("resnet101", "vgg16")
 TOLERANCE = 1e-4
 
 
-@jax.jit
+# Most of the time goes into compiling; that of what users run is left to the slow tests.
+@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def run(backbone, x):
     """Maps, embedding and head, in one program."""
     maps = backbone.maps(x)
@@ -83,7 +85,7 @@ def test_parity_with_torch(name):
     pytest.importorskip("torch", reason="torch is not installed")
     network, arrays = reference(name)
     x = seeded_pictures(2, SIDE)
-    maps, embedding, output = run(load(name, arrays), jnp.asarray(x))
+    maps, embedding, output = jax.jit(run.__wrapped__)(load(name, arrays), jnp.asarray(x))
     theirs, their_output = run_reference(name, network, x, maps)
     # The last stages of these two are no modules in torch.
     assert len(theirs) == len(maps) - (name in ("densenet121", "resnet50_cub_margin"))

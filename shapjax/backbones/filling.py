@@ -107,7 +107,9 @@ def fill(
         WeightsError: lists the names that are missing, unexpected, of another shape or not
             finite, all in one message, the first ten and a count.
     """
-    network = nnx.eval_shape(factory)
+    # Networks stay in float32 where games are in float64.
+    with jax.enable_x64(False):
+        network = nnx.eval_shape(factory)
     network.eval()
     graphdef, abstract = nnx.split(network)
     slots = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,17 +27,22 @@ class Conv(nnx.Conv):
 
     def __call__(self, inputs: jax.Array, out_sharding: object = None) -> jax.Array:
         """Maps [B, h, w, inputs] to [B, h', w', outputs]."""
-        strides = self.strides if isinstance(self.strides, tuple) else (self.strides,) * 2
+        strides = _pair(self.strides)
         if self.feature_group_count != 1:
             return super().__call__(inputs)
         if self.kernel_size == (1, 1):
             x = inputs[:, :: strides[0], :: strides[1]]
             y = jnp.einsum("bhwi,io->bhwo", x, self.kernel[0, 0])
-        elif inputs.dtype == jnp.float32:
+        elif inputs.dtype == jnp.float32 and isinstance(self.padding, str | int):
             y = _convolve(inputs, self.kernel[...], strides, self.padding)
         else:
             return super().__call__(inputs)
         return y if self.bias is None else y + self.bias[...]
+
+
+def _pair(strides: Any) -> tuple[int, int]:
+    rows, columns = strides if isinstance(strides, Sequence) else (strides, strides)
+    return rows, columns
 
 
 def _convolve(
