@@ -22,8 +22,12 @@ from test_transformers import make_shallow
 import shapjax as sj
 from shapjax import cli
 from shapjax.backbones import clip, convnext, densenet, mobilenet, names, resnet, squeezenet, vgg
+from shapjax.report import outputs
 
 PICTURES = [name for name in names() if name != "minilm_l6"]
+FEW = ("shapjax_tiny", "resnet18", "squeezenet1_1", "dinov2_vits14", "clip_vit_b_32")
+"""One of every kind; the others are marked slow."""
+
 SIDE = 64
 
 
@@ -43,13 +47,15 @@ def small(monkeypatch):
     monkeypatch.setattr(vgg, "HIDDEN", 64)
     monkeypatch.setattr(clip, "VOCABULARY", 64)
     # What is drawn has tests of its own.
-    monkeypatch.setattr(cli, "_draw_pictures", lambda *_: None)
+    monkeypatch.setattr(outputs, "_draw_pictures", lambda *_: None)
     before = jax.config.values["jax_enable_x64"]
     yield
     jax.config.update("jax_enable_x64", before)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize(
+    "name", [p if p in FEW else pytest.param(p, marks=pytest.mark.slow) for p in PICTURES]
+)
 def test_every_network_explains_two_pictures(name, small, tmp_path):
     rng = np.random.default_rng(0)
     pictures = [tmp_path / f"{side}.png" for side in ("query", "retrieved")]
@@ -59,7 +65,8 @@ def test_every_network_explains_two_pictures(name, small, tmp_path):
     if name == names()[0]:
         weights = []  # It brings its own.
     else:
-        save_file(seeded_state_dict(name), weights[1], {"format": "pt"})
+        state = {key: np.asarray(value) for key, value in seeded_state_dict(name).items()}
+        save_file(state, weights[1], {"format": "pt"})
     arguments = [*map(str, pictures), "--backbone", name, *weights, "--method", "sam", "--quiet"]
     assert cli.main(["explain", *arguments, "--out", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
