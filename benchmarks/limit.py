@@ -1,12 +1,13 @@
 r"""How small the error on ReLU networks can be: the best linear estimator that knows their law.
 
-    python benchmarks/limit.py [--budgets 250 1000] [--seeds 5] [--search] [--json]
+    python benchmarks/limit.py [--budgets 250 1000] [--order 1] [--seeds 5] [--search] [--json]
 
 Wide three-layer Glorot ReLU networks of the masks are a Gaussian process whose covariance is known
 (the arc-cosine kernel of Cho & Saul 2009, twice). Its posterior mean, given the worths of some
 coalitions, has the least expected squared error of all linear estimators from those coalitions;
 what is left is the trace of a posterior covariance and needs no simulation. Printed is that trace
-for the pair terms about their mean, over their variance a priori: for the coalitions that ``auto``
+for the pair terms (Shapley-Taylor; with ``--order 1`` for the Shapley values) about their mean,
+over their variance a priori: for the coalitions that ``auto``
 draws, and with ``--search`` for the best number of coalitions by size that a coordinate search
 finds. An estimator that does not know the law cannot be expected below it.
 """
@@ -42,17 +43,17 @@ def covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class Limit:
-    """Posterior variance of the pair terms for any coalitions."""
+    """Posterior variance of the top terms of an order for any coalitions."""
 
-    def __init__(self) -> None:
-        """Prepare the covariance of the pair terms with every worth."""
-        index, order = index_and_order("STII", 2, PLAYERS)
+    def __init__(self, order: int) -> None:
+        """Prepare the covariance of the terms with every worth."""
+        index, order = index_and_order("STII" if order > 1 else "SV", order, PLAYERS)
         self.weights = worth_weights(weight_table(index, order, PLAYERS), index.form)
         self.every = np.asarray(all_masks(PLAYERS), float)
         self.sizes = self.every.sum(axis=1).astype(int)
-        pairs = members_of_size(PLAYERS, 2)
-        table = np.array(self.weights[2], float)[:, :3]
-        inside = self.every[:, pairs].sum(axis=-1).astype(int)
+        members = members_of_size(PLAYERS, order)
+        table = np.array(self.weights[order], float)[:, : order + 1]
+        inside = self.every[:, members].sum(axis=-1).astype(int)
         columns = table[self.sizes[:, None], inside].T
         self.columns = columns - columns.mean(axis=0)
         step = 4096
@@ -109,12 +110,13 @@ def main() -> None:
     """Print a table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budgets", type=int, nargs="+", default=[250, 500, 1000])
+    parser.add_argument("--order", type=int, default=2, choices=(1, 2, 3))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--search", action="store_true", help="look for better counts; minutes")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    limit = Limit()
+    limit = Limit(options.order)
     bits, records = 1 << np.arange(PLAYERS), []
     for budget in options.budgets:
         designs = [

@@ -1,6 +1,6 @@
 """How often 95% intervals hold the exact pair terms, for every estimator with standard errors.
 
-    python benchmarks/coverage.py [--quick] [--budgets 500 2000] [--seeds 10] [--json]
+    python benchmarks/intervals.py [--quick] [--budgets 500 2000] [--seeds 10] [--json]
 
 Games are those of ``games.py`` that need no files: ReLU and tanh networks, Boolean polynomials.
 A cell is the mean share of the Shapley-Taylor pair terms within 1.96 standard errors, one game and
