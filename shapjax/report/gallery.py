@@ -6,7 +6,6 @@ import html
 import os
 import re
 from collections.abc import Iterable, Mapping
-from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,8 @@ from shapjax.games.images import load_image
 from shapjax.report.page import (
     _base64,
     _data_uri,
+    _document,
     _json_for_html,
-    _policy,
     _resource,
     _row,
     _shown,
@@ -107,16 +106,13 @@ def write_gallery(
     }
     style = _resource("page.css") + _resource("gallery.css") + f":root{{--faint:{FAINT};}}\n"
     script = _resource("gallery.js")
-    page = Template(_resource("gallery.html")).substitute(
-        policy=html.escape(_policy(style, script)),
-        style=style,
-        script=script,
-        title=html.escape(printable(title)),
-        count=f"{len(cards):,}",
-        data=_json_for_html(data),
-        contents="\n".join(scripts),
-        rows="\n".join(_row(key, value) for key, value in summary.items()),
-    )
+    values = {
+        "title": html.escape(printable(title)),
+        "count": f"{len(cards):,}",
+        "contents": "\n".join(scripts),
+        "rows": "\n".join(_row(key, value) for key, value in summary.items()),
+    }
+    page = _document("gallery.html", values["title"], style, script, data, values)
     write_whole(path, page.encode("utf-8"))
 
 

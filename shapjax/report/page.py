@@ -63,10 +63,6 @@ def write_page(
     style = _resource("page.css") + _layout(pictures)
     script = _resource("page.js")
     values = {
-        "policy": html.escape(_policy(style, script)),
-        "style": style,
-        "script": script,
-        "data": _json_for_html(_data(shown)),
         "similarity": _shown(shown[0][0].similarity),
         "comparison": _comparison(shown) if len(shown) > 1 else "",
         "rows": "\n".join(_row(key, value) for key, value in summary.items()),
@@ -74,7 +70,8 @@ def write_page(
     for side in _SIDES:
         values[f"{side}_name"] = html.escape(printable(names[side]))
         values[f"{side}_picture"] = _data_uri(pictures[side])
-    page = Template(_resource("page.html")).substitute(values)
+    title = f"{values['query_name']} – {values['retrieved_name']}"
+    page = _document("page.html", title, style, script, _data(shown), values)
     write_whole(path, page.encode("utf-8"))
 
 
@@ -233,6 +230,29 @@ def _shown(value: object) -> str:
         return printable(value)
     text = f"{int(value):,}" if isinstance(value, numbers.Integral) else f"{float(value):.6g}"
     return text.replace("-", "−")
+
+
+def _document(
+    body: str, title: str, style: str, script: str, data: Any, values: Mapping[str, str]
+) -> str:
+    """A whole page: the file of its body filled in, within what all pages have around theirs.
+
+    Args:
+        body: a file beside this one, with the names in ``values``.
+        title: escaped.
+        style: CSS.
+        script: JavaScript, which finds ``data`` in the element of that id.
+        data: anything that JSON can hold.
+        values: escaped.
+    """
+    return Template(_resource("frame.html")).substitute(
+        policy=html.escape(_policy(style, script)),
+        title=title,
+        style=style,
+        body=Template(_resource(body)).substitute(values),
+        data=_json_for_html(data),
+        script=script,
+    )
 
 
 def _resource(name: str) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Mapping
-from string import Template
 from typing import Any
 
 from shapjax.core.colors import COLORS
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import printable, write_whole
 from shapjax.explainers.explanation import Explanation, Side
-from shapjax.report.page import _base64, _json_for_html, _policy, _resource, _row, _shown
+from shapjax.report.page import _base64, _document, _resource, _row, _shown
 
 _SIDES: tuple[Side, Side] = ("query", "retrieved")
 
@@ -52,16 +51,14 @@ def write_text_page(
         data["cross"] = explanation.cross.tolist()
     style = _resource("page.css") + _resource("text_page.css")
     script = _resource("text_page.js")
-    page = Template(_resource("text_page.html")).substitute(
-        policy=html.escape(_policy(style, script)),
-        style=style,
-        script=script,
-        data=_json_for_html(data),
-        similarity=_shown(explanation.similarity),
-        empty=_shown(explanation.v_empty),
-        rows="\n".join(_row(key, value) for key, value in summary.items()),
+    values = {
+        "similarity": _shown(explanation.similarity),
+        "empty": _shown(explanation.v_empty),
+        "rows": "\n".join(_row(key, value) for key, value in summary.items()),
         **{f"{side}_words": _chips(names[side] or ()) for side in _SIDES},
-    )
+    }
+    title = "Why these two texts match"
+    page = _document("text_page.html", title, style, script, data, values)
     write_whole(path, page.encode("utf-8"))
 
 
