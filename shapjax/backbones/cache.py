@@ -22,7 +22,7 @@ from shapjax.backbones.filling import fill_layout
 from shapjax.backbones.folding import fold
 from shapjax.backbones.record import Backbone
 from shapjax.backbones.registry import Published
-from shapjax.core.errors import WeightsError
+from shapjax.core.errors import ShapjaxError, WeightsError
 from shapjax.core.files import write_whole
 
 
@@ -32,6 +32,28 @@ def cache_folder() -> Path:
     if chosen:
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "shapjax"
+
+
+def made_folder(name: str, kind: type[ShapjaxError] = ShapjaxError, otherwise: str = "") -> Path:
+    """A folder of the cache, made where it is not there yet.
+
+    Args:
+        name: of the folder.
+        kind: what is raised.
+        otherwise: what else would help, after "set SHAPJAX_CACHE".
+
+    Raises:
+        ShapjaxError: it cannot be made.
+    """
+    folder = cache_folder() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise kind(
+            f"cannot make {folder} ({error.strerror or error}); set SHAPJAX_CACHE to a writable "
+            f"folder{otherwise}."
+        ) from None
+    return folder
 
 
 def published_backbone(name: str, module: ModuleType, published: Published) -> Backbone:
@@ -49,15 +71,8 @@ def published_backbone(name: str, module: ModuleType, published: Published) -> B
     Raises:
         WeightsError: see ``fetch``; or the file does not fit the network.
     """
-    folder = cache_folder() / name
+    folder = made_folder(name, WeightsError, ", or give weights=PATH")
     converted = folder / f"{Path(published.file).stem}-{_code(module)}.safetensors"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WeightsError(
-            f"cannot make {folder} ({error.strerror or error}); set SHAPJAX_CACHE to a writable "
-            "folder, or give weights=PATH."
-        ) from None
     backbone = _read(name, module, converted)
     if backbone is None:
         with _alone(folder):

@@ -201,20 +201,12 @@ def _vectors(backbone: Backbone, pictures: list[np.ndarray]) -> np.ndarray:
 
 def _store(backbone: Backbone, root: Path) -> Path:
     """The file for this folder and these weights; its folder is made."""
-    from shapjax.backbones.cache import cache_folder
+    from shapjax.backbones.cache import made_folder
 
     digest = hashlib.sha256(f"{root.resolve()}\n{backbone.name}\n{backbone.preprocessing}".encode())
     for leaf in jax.tree.leaves(backbone.state):
         digest.update(np.ascontiguousarray(leaf).tobytes())
-    folder = cache_folder() / "folders"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ShapjaxError(
-            f"cannot make {folder} ({error.strerror or error}); set SHAPJAX_CACHE to a writable "
-            "folder."
-        ) from None
-    return folder / f"{digest.hexdigest()[:32]}.npz"
+    return made_folder("folders") / f"{digest.hexdigest()[:32]}.npz"
 
 
 def _write(store: Path, known: dict[str, _Entry]) -> None:
