@@ -1,7 +1,18 @@
 """Fixtures shared by all tests."""
 
-import jax
-import pytest
+import os
+from pathlib import Path
+
+# Compiled programs are kept between the processes of a run, those that tests start included, and
+# between runs (`pytest --cache-clear` drops them): compiling is most of what the tests take. Set
+# here since JAX reads them when it is imported.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 
 @pytest.fixture
