@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from games_for_tests import game_of
 
 import shapjax as sj
@@ -23,7 +24,20 @@ from shapjax.estimators.gaussian_process import (
     prior_variances,
     read_process,
 )
-from shapjax.estimators.product_kernel import Kernel, index_tables, kernel_matrix, read_index
+from shapjax.estimators.multilinear import (
+    MOST_PLAYERS,
+    node_rule,
+    prior_variances_at_nodes,
+    read_at_nodes,
+)
+from shapjax.estimators.player_rates import _information
+from shapjax.estimators.product_kernel import (
+    Kernel,
+    derivative_weights,
+    index_tables,
+    kernel_matrix,
+    read_index,
+)
 from shapjax.estimators.shrinkage import held_out_factor, shrink
 from shapjax.estimators.truncated_process import (
     columns,
@@ -57,14 +71,18 @@ def network(n, seed, width=20):
     return value
 
 
-@pytest.fixture(scope="module")
-def process():
+@pytest.fixture(scope="module", params=["one rate", "own rates"])
+def process(request):
     with jax.enable_x64(True):
         masks = distinct_coalitions(jax.random.key(0), 10, 2, 100)
         rng = np.random.default_rng(0)
         detail = 0.1 * rng.normal(size=100)
         values = (network(10, 0)(masks) + detail) * np.exp(0.2 * masks.sum(axis=1))
-        return fit_process(masks, values[:, None])
+        if request.param == "one rate":
+            return fit_process(masks, values[:, None])
+        arguments = (jnp.asarray(masks, float), jnp.asarray(values), jnp.arange(100))
+        index, order = index_and_order("STII", 2, 10)
+        return jax.tree.map(np.asarray, posterior(*arguments, index=index, order=order).process)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +94,8 @@ def posterior_table(process):
     assert share > 0, "else the rough part of the kernel is not tested"
 
     def covariance(a, b):
-        distance = (a[:, None, :] != b[None, :, :]).sum(axis=-1)
-        return (1 - share) * np.exp(-rate * distance) + share * np.exp(-8 * rate * distance)
+        distance = ((a[:, None, :] != b[None, :, :]) * rate).sum(axis=-1)
+        return (1 - share) * np.exp(-distance) + share * np.exp(-8 * distance)
 
     scale = process.scale[every.sum(axis=1).astype(int)]
     cross = covariance(every, z) * scale[:, None]
@@ -105,6 +123,65 @@ def test_the_errors_are_those_of_the_posterior_covariance(process, posterior_tab
         twice = sj.interactions(jnp.asarray(once.of_size(s)).T, index, order).of_size(s)
         variance = np.diagonal(np.asarray(twice))
         np.testing.assert_allclose(errors[s] ** 2, variance, atol=1e-7 * process.variance)
+
+
+@pytest.mark.parametrize(("index", "order"), INDICES)
+def test_nodes_and_tables_give_the_same_index(index, order):
+    rng, n = np.random.default_rng(0), 12
+    cardinal, order = index_and_order(index, order, n)
+    z, beta = jnp.asarray(rng.random((30, n)) < 0.5, float), jnp.asarray(rng.normal(size=30))
+    kernel, growth = Kernel(0.2, 0.1), -0.1
+    scale = np.exp(growth * np.arange(n + 1))
+    tables = index_tables(cardinal, order, n, kernel, scale)
+    found = read_at_nodes(z, beta, kernel, growth, cardinal, order)
+    for a, b in zip(found, read_index(z, beta, tables), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-11)
+    found = prior_variances_at_nodes(kernel, growth, cardinal, order, n)
+    for a, b in zip(found, prior_variances(cardinal, order, tables, scale), strict=True):
+        np.testing.assert_allclose(a, np.broadcast_to(b, a.shape), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("index", "order"), INDICES)
+def test_the_rule_is_exact_for_every_index(index, order):
+    n = MOST_PLAYERS
+    cardinal, order = index_and_order(index, order, n)
+    rule = node_rule(cardinal, order, n)
+    t = rule.nodes[:, None]
+    for own, row in zip(rule.weights, derivative_weights(cardinal, order, n), strict=True):
+        u = np.arange(len(row))
+        bernstein = scipy.special.comb(u[-1], u) * t**u * (1 - t) ** (u[-1] - u)
+        np.testing.assert_allclose(own @ bernstein, row, atol=1e-9)
+
+
+def test_the_likelihood_climbs_by_its_own_gradient():
+    rng = np.random.default_rng(0)
+    z = jnp.asarray(np.unique(rng.random((60, 7)) < 0.5, axis=0), float)
+    values = jnp.asarray(rng.normal(size=(len(z), 2)))
+    basis = jax.nn.one_hot(z.sum(axis=1).astype(int), 8)
+
+    def likelihood(logs):
+        matrix = kernel_matrix(z, z, Kernel(jnp.exp(logs), 0.2)) + 1e-7 * jnp.eye(len(z))
+        used = basis[:, np.asarray(basis).any(axis=0)]
+        inverse = jnp.linalg.inv(matrix)
+        gram = used.T @ inverse @ used
+        rest = inverse - inverse @ used @ jnp.linalg.solve(gram, used.T @ inverse)
+        freedom = 2 * (len(z) - used.shape[1])
+        determinants = jnp.linalg.slogdet(matrix)[1] + jnp.linalg.slogdet(gram)[1]
+        return -0.5 * freedom * jnp.log(jnp.trace(values.T @ rest @ values)) - determinants
+
+    logs = jnp.asarray(rng.uniform(-2, -0.5, 7))
+    found = _information(z, values, basis, Kernel(jnp.exp(logs), 0.2), 1e-7)
+    np.testing.assert_allclose(found.likelihood, likelihood(logs), rtol=1e-9)
+    np.testing.assert_allclose(found.gradient, jax.grad(likelihood)(logs), rtol=1e-6)
+    assert np.linalg.eigvalsh(found.information).min() > -1e-9
+
+
+def test_a_player_that_changes_nothing_gets_a_low_rate():
+    masks = distinct_coalitions(jax.random.key(0), 10, 2, 200)
+    values = network(9, 0)(masks[:, :9])
+    found = index_of_values(masks, values, *index_and_order("STII", 2, 10))
+    rates = found.stats["rate"]
+    assert rates[9] < 0.7 * rates[:9].min()
 
 
 def test_a_kernel_function_by_hand():

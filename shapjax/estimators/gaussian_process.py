@@ -26,7 +26,16 @@ from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
 from shapjax.estimators.distinct import distinct_coalitions
+from shapjax.estimators.multilinear import (
+    MOST_PLAYERS as FEW_PLAYERS,
+)
+from shapjax.estimators.multilinear import (
+    cross_covariances,
+    prior_variances_at_nodes,
+    read_at_nodes,
+)
 from shapjax.estimators.oracle import Oracle
+from shapjax.estimators.player_rates import own_rates
 from shapjax.estimators.product_kernel import (
     MOST_PLAYERS,
     Kernel,
@@ -154,7 +163,8 @@ def index_and_refits(
         "evaluations": len(masks),
         "v_empty": float(values[sizes == 0][0]),
         "v_grand": float(values[sizes == masks.shape[1]][0]),
-        **fitted.kernel._asdict(),
+        "rate": np.asarray(fitted.kernel.rate),
+        "share": float(fitted.kernel.share),
         "growth": float(np.log(fitted.scale[1])),
         "truncated": fitted.truncated,
         "shrinkage": [factor for _, factor in shrunk],
@@ -189,7 +199,7 @@ def _fit_and_read(
         parts, errors = (
             tuple(np.asarray(x) for x in part) for part in (found.coefficients, found.errors)
         )
-        kernel, growth = Kernel(*(float(x) for x in found.process.kernel)), found.process.growth
+        kernel, growth = Kernel(*map(np.asarray, found.process.kernel)), found.process.growth
 
         def refit(group: int) -> tuple[tuple[np.ndarray, ...], Predict]:
             assert groups is not None
@@ -304,7 +314,13 @@ def posterior(
         index: any cardinal index; static.
         order: its order; static.
     """
-    process = fit(z, values[:, None], chosen)
+    kernel, growth = select(z[chosen], values[chosen, None])
+    if z.shape[1] <= FEW_PLAYERS:
+        some = z[chosen]
+        weight = jnp.exp(-growth * some.sum(axis=1))[:, None]
+        some_values = values[chosen, None] * weight
+        kernel = own_rates(some, some_values, _at_sizes(some) * weight, kernel, NUGGET)
+    process = _fit_at(z, values[:, None], kernel, growth)
     found = read_process(process, index, order)
     return Posterior(found, posterior_errors(process, index, order), process)
 
@@ -463,8 +479,12 @@ def between(level: Array, z: Array) -> Array:
 def read_process(process: Process, index: CardinalIndex, order: int) -> tuple[Array, ...]:
     """Any cardinal index of the posterior mean (of one output), per size [C(n, s)]."""
     n = process.z.shape[1]
-    tables = index_tables(index, order, n, process.kernel, process.scale)
-    found = read_index(process.z, process.beta[:, 0], tables)
+    beta = process.beta[:, 0]
+    if n <= FEW_PLAYERS:
+        found = read_at_nodes(process.z, beta, process.kernel, process.growth, index, order)
+    else:
+        tables = index_tables(index, order, n, process.kernel, process.scale)
+        found = read_index(process.z, beta, tables)
     level = size_index(index, order, n) @ process.sizes[:, 0]
     return tuple(part + level[s] for s, part in enumerate(found))
 
@@ -475,27 +495,26 @@ def posterior_errors(process: Process, index: CardinalIndex, order: int) -> tupl
 
     Cost: O(M**2) for each coefficient.
     """
-    n = process.z.shape[1]
-    tables = index_tables(index, order, n, process.kernel, process.scale)
-    prior = prior_variances(index, order, tables, process.scale)
-    members = [jnp.asarray(members_of_size(n, s)) for s in range(order + 1)]
-    found = _explained(process.z, process.factor, tables, members)
+    z, n = process.z, process.z.shape[1]
+    if n <= FEW_PLAYERS:
+        kernel, growth = process.kernel, process.growth
+        prior = prior_variances_at_nodes(kernel, growth, index, order, n)
+        cross = cross_covariances(z, kernel, growth, index, order)
+    else:
+        tables = index_tables(index, order, n, process.kernel, process.scale)
+        prior = prior_variances(index, order, tables, process.scale)
+        sizes = z.sum(axis=1).astype(jnp.int32)
+        cross = [
+            table[sizes[:, None], z[:, members_of_size(n, s)].sum(axis=-1).astype(jnp.int32)]
+            for s, table in enumerate(tables)
+        ]
+    edges = np.cumsum([math.comb(n, s) for s in range(order)])
+    found = solve_triangular(process.factor, jnp.concatenate(cross, axis=1), lower=True)
+    explained = jnp.split((found**2).sum(axis=0), edges, axis=0)
     return tuple(
         jnp.sqrt(process.variance * jnp.maximum(a - b, 0))
-        for a, b in zip(prior, found, strict=True)
+        for a, b in zip(prior, explained, strict=True)
     )
-
-
-def _explained(z: Array, factor: Array, tables: list[Array], members: list[Array]) -> list[Array]:
-    """Variance of the index of each A that the rows explain, in units of tau squared."""
-    sizes = z.sum(axis=1).astype(jnp.int32)
-    cross = [
-        table[sizes[:, None], z[:, own].sum(axis=-1).astype(jnp.int32)]
-        for table, own in zip(tables, members, strict=True)
-    ]
-    edges = np.cumsum([len(own) for own in members])[:-1]
-    found = solve_triangular(factor, jnp.concatenate(cross, axis=1), lower=True)
-    return jnp.split((found**2).sum(axis=0), edges)
 
 
 def prior_variances(

@@ -57,9 +57,20 @@ def kernel_matrix(a: jax.Array, b: jax.Array, kernel: Kernel) -> jax.Array:
         b: float [B, n].
         kernel: rate and share.
     """
-    sizes = a.sum(axis=1)[:, None] + b.sum(axis=1)
-    smooth = jnp.exp(-kernel.rate * (sizes - 2 * (a @ b.T)))
+    smooth = jnp.exp(-weighted_distance(a, b, kernel.rate))
     return smooth + kernel.share * (smooth**ROUGHER - smooth)
+
+
+def weighted_distance(a: jax.Array, b: jax.Array, rate: jax.Array | float) -> jax.Array:
+    """Sum of the rates of the players in which masks S in a and T in b differ, float [A, B].
+
+    Args:
+        a: masks as numbers, float [A, n].
+        b: float [B, n].
+        rate: of all players, or float [n].
+    """
+    weighted = a * rate
+    return weighted.sum(axis=1)[:, None] + (b * rate).sum(axis=1) - 2 * (weighted @ b.T)
 
 
 @functools.lru_cache(maxsize=64)
