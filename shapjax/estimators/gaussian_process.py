@@ -205,7 +205,7 @@ def _fit_and_read(
             assert groups is not None
             others = groups != group
             with precision_scope(np.float64):
-                process = _fit_at(z[others], worth[others, None], kernel, growth)
+                process = fit_at(z[others], worth[others, None], kernel, growth)
                 process = jax.tree.map(np.asarray, process)
                 read = tuple(np.asarray(part) for part in read_process(process, index, order))
             return read, functools.partial(_predicted, process)
@@ -314,13 +314,8 @@ def posterior(
         index: any cardinal index; static.
         order: its order; static.
     """
-    kernel, growth = select(z[chosen], values[chosen, None])
-    if z.shape[1] <= FEW_PLAYERS:
-        some = z[chosen]
-        weight = jnp.exp(-growth * some.sum(axis=1))[:, None]
-        some_values = values[chosen, None] * weight
-        kernel = own_rates(some, some_values, _at_sizes(some) * weight, kernel, NUGGET)
-    process = _fit_at(z, values[:, None], kernel, growth)
+    kernel, growth = choose_kernel(z[chosen], values[chosen, None])
+    process = fit_at(z, values[:, None], kernel, growth)
     found = read_process(process, index, order)
     return Posterior(found, posterior_errors(process, index, order), process)
 
@@ -334,11 +329,11 @@ def fit(z: Array, values: Array, chosen: Array) -> Process:
         values: float64 [M, outputs]; outputs share the kernel and c.
         chosen: int [R].
     """
-    return _fit_at(z, values, *select(z[chosen], values[chosen]))
+    return fit_at(z, values, *select(z[chosen], values[chosen]))
 
 
 @jax.jit
-def _fit_at(z: Array, values: Array, kernel: Kernel, growth: Array | float) -> Process:
+def fit_at(z: Array, values: Array, kernel: Kernel, growth: Array | float) -> Process:
     """The process of a given kernel and growth."""
     kernel, growth = Kernel(*(jnp.asarray(x) for x in kernel)), jnp.asarray(growth)
     weight = jnp.exp(-growth * z.sum(axis=1))[:, None]
@@ -346,6 +341,21 @@ def _fit_at(z: Array, values: Array, kernel: Kernel, growth: Array | float) -> P
     scale = jnp.exp(growth * jnp.arange(z.shape[1] + 1))
     level = between(solved.sizes, z)
     return Process(z, kernel, growth, scale, level, solved.beta, solved.factor, solved.variance)
+
+
+@jax.jit
+def choose_kernel(z: Array, values: Array) -> tuple[Kernel, Array]:
+    """``select``, then in a game of few players a rate for each of them.
+
+    Args:
+        z: masks as numbers, float64 [M, n].
+        values: their worth, float64 [M, outputs].
+    """
+    kernel, growth = select(z, values)
+    if z.shape[1] > FEW_PLAYERS:
+        return kernel, growth
+    weight = jnp.exp(-growth * z.sum(axis=1))[:, None]
+    return own_rates(z, values * weight, _at_sizes(z) * weight, kernel, NUGGET), growth
 
 
 def select(z: Array, values: Array) -> tuple[Kernel, Array]:
