@@ -174,7 +174,7 @@ def masked(
     records = []
     for batch in batches:
         x = jnp.asarray(seeded_pictures(batch, backbone.preprocessing.size))
-        chunks = max(2, -(-128 // batch))
+        chunks = max(2, -(-64 // batch))
         masks = np.random.default_rng(0).random((chunks * batch, game.n_players)) < 0.5
 
         def bare(x: Any = x, chunks: int = chunks) -> None:
