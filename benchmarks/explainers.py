@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("figure", choices=("dummy", "reference"))
     parser.add_argument("pictures", nargs="*", metavar="QUERY RETRIEVED", help="for dummy")
     parser.add_argument("--background", default="blur", help="of dummy: blur, mean, zero, ...")
-    parser.add_argument("--quick", action="store_true", help="of reference: one pair, budget and seed")
+    parser.add_argument("--quick", action="store_true", help="of reference: one pair, one seed")
     parser.add_argument("--out", type=Path, default=FIGURES, metavar="DIR", help="of the figure")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

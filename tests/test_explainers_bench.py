@@ -10,7 +10,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import explainers  # noqa: E402
+import explainers
 
 
 @pytest.mark.slow
