@@ -32,6 +32,7 @@ from skimage import data
 from tables import print_records
 
 import shapjax as sj
+from shapjax.backbones.record import Backbone
 from shapjax.explainers.activation_maps import gradcam
 from shapjax.explainers.gradients import pooled_cosine
 from shapjax.explainers.gram_sam import gram_sam
@@ -59,14 +60,14 @@ OTHER = ("sam", "ig-sam", "integrated-jacobians")
 
 
 def dummy(
-    query: str | None, retrieved: str | None, background: str, out: Path
+    model: Backbone,
+    pair: tuple[Any, Any],
+    background: str,
+    path: Path,
+    kernel_budgets: tuple[int, ...] = KERNEL_BUDGETS,
 ) -> list[dict[str, Any]]:
-    """Draw the counterexample of A.4 on a pair of pictures, the built-in one by default."""
-    left, right, _ = data.stereo_motorcycle()
-    pictures = [sj.load_image(left), sj.load_image(right)]
-    if query is not None and retrieved is not None:
-        pictures = [sj.load_image(query), sj.load_image(retrieved)]
-    model = sj.backbones.load("shapjax_tiny")
+    """Draw the counterexample of A.4 on a pair of pictures."""
+    pictures = [sj.load_image(picture) for picture in pair]
     whole = sj.similarity_game(model, *pictures, masked="retrieved", background=background)
     match = whole.match
     x, y = jnp.asarray(match.feature_maps(), float)
@@ -91,7 +92,7 @@ def dummy(
         "IG SAM": (ig_sam(grams, budget=5_000, key=key).singles, 5_000),
         "Gram SAM": (gram_sam(grams, budget=5_000, key=key).singles, 5_000),
     }
-    for budget in KERNEL_BUDGETS:
+    for budget in kernel_budgets:
         found[f"Kernel SAM, {budget:,}"] = (kernel(budget).singles, budget)
     explanations, records = [], []
     for name, (values, budget) in found.items():
@@ -104,7 +105,7 @@ def dummy(
         )
         share = float(credit[:, : columns // 2].sum() / credit.sum())
         records.append({"method": name, "evaluations": budget, "left_half": round(share, 4)})
-    save_methods([(*pictures, explanations)], out / "dummy.jpg", line=0.5)
+    save_methods([(*pictures, explanations)], path, line=0.5)
     return records
 
 
@@ -335,7 +336,9 @@ def main() -> None:
     else:
         if len(options.pictures) not in (0, 2):
             parser.error("give two pictures, or none for the built-in pair")
-        records = dummy(*(options.pictures or (None, None)), options.background, options.out)
+        model = sj.backbones.load("shapjax_tiny")
+        pair = options.pictures or data.stereo_motorcycle()[:2]
+        records = dummy(model, tuple(pair), options.background, options.out / "dummy.jpg")
     print_records(records, as_json=options.json)
 
 
