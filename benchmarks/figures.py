@@ -214,7 +214,7 @@ def draw(options: argparse.Namespace, masked: int) -> None:
             draw_methods(model, pairs[1:], budgets, path(9))
     if only & CONVERGENCE.keys():
         numbers = sorted(only & CONVERGENCE.keys())
-        draw_convergence(numbers, options.seeds, 1 if quick else 7, out)
+        draw_convergence(numbers, options.seeds, 2 if quick else 7, out)
     for number in sorted(only):
         print(f"drawn: {path(number)}", file=sys.stderr)
 
