@@ -105,7 +105,7 @@ def dummy(
         )
         share = float(credit[:, : columns // 2].sum() / credit.sum())
         records.append({"method": name, "evaluations": budget, "left_half": round(share, 4)})
-    save_methods([(*pictures, explanations)], path, line=0.5)
+    save_methods([(*pictures, explanations)], path, line=columns // 2 / columns)
     return records
 
 
