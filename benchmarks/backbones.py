@@ -174,11 +174,12 @@ def masked(
     records = []
     for batch in batches:
         x = jnp.asarray(seeded_pictures(batch, backbone.preprocessing.size))
-        chunks = max(2, -(-128 // batch))
+        chunks = max(2, -(-64 // batch))
         masks = np.random.default_rng(0).random((chunks * batch, game.n_players)) < 0.5
 
         def bare(x: Any = x, chunks: int = chunks) -> None:
-            jax.block_until_ready([embed(backbone, x) for _ in range(chunks)])
+            for _ in range(chunks):
+                embed(backbone, x).block_until_ready()
 
         def of_game(masks: Any = masks, batch: int = batch) -> None:
             jax.block_until_ready(evaluate(game.value_fn, masks, chunk_size=batch))

@@ -103,6 +103,18 @@ def draw(records: Sequence[Row], families: Mapping[str, Family], folder: Path) -
     return found
 
 
+def draw_paper(records: Sequence[Row], family: Family, path: Path) -> None:
+    """One figure of the paper: its estimators on one family."""
+    theirs = [r for r in records if r["family"] == family.name and r["method"] in PAPER_METHODS]
+    style = styles(methods_of(theirs))
+    figure, axes = plt.subplots(figsize=(5.6, 4.4), squeeze=False, layout="constrained")
+    (axis,) = axes.flat
+    _curves(axis, theirs, "mse", style)
+    axis.set_title(f"{PAPER[family.name]}: {family.title.split(' (')[0]}")
+    axis.set(xlabel="evaluations", ylabel="mean squared error")
+    _finish(figure, axes, style, path)
+
+
 def _paper(
     records: Sequence[Row], families: Mapping[str, Family], names: Sequence[str], path: Path
 ) -> None:

@@ -116,7 +116,12 @@ def _parser() -> argparse.ArgumentParser:
         help="by default gram-sam for features, two-tower for regions",
     )
     _add_settings(search, "shapjax-search")
-    search.add_argument("--open", action="store_true", help="show the gallery in the browser")
+    search.add_argument(
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        help="show the gallery in the browser; by default where someone is there to see it: the "
+        "output is a terminal and there is a display",
+    )
     return parser
 
 
@@ -275,8 +280,16 @@ def _search(options: argparse.Namespace) -> None:
     write_whole(out / "search.json", json.dumps(whole, indent=2).encode() + b"\n")
     lines = [f"{record['similarity']:.4f}  {printable(record['file'])}" for record in records]
     _say(options, "\n".join([*lines, f"written: {printable(out / 'gallery.html')}"]))
-    if options.open:
+    if _someone_looks() if options.open is None else options.open:
         webbrowser.open((out / "gallery.html").resolve().as_uri())
+
+
+def _someone_looks() -> bool:
+    """Whether the output is a terminal on a machine with a display."""
+    # Without one Linux would hand a text browser the terminal.
+    displays = ("DISPLAY", "WAYLAND_DISPLAY")
+    shown = sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in displays)
+    return sys.stdout.isatty() and shown
 
 
 def _explain_hits(

@@ -202,6 +202,23 @@ def test_counterfactual_shows_four_pictures(tmp_path):
     assert places[0][1] < places[2][1]  # the other candidate beside the query
 
 
+def test_counterfactual_says_the_numbers(tmp_path):
+    """Similarities, and with a sign credit; an SVG file has them as comments."""
+    first, second = cases.first_order("retrieved"), cases.second_order()
+    nq = cases.SIDE_PLAYERS["query"]
+    singles, pairs = np.array(second.interactions.singles), np.array(second.interactions.pairs)
+    credit = singles + pairs.sum(axis=1) / 2
+    sides = [f"{part.sum():+.3f}".replace("-", "\u2212") for part in (credit[:nq], credit[nq:])]
+    for explanation, numbers in (
+        (first, ["0.031", "0.812", "+0.781"]),
+        (second, ["0.812", *sides]),
+    ):
+        save_counterfactual(explanation, QUERY, RETRIEVED, QUERY, tmp_path / "x.svg")
+        content = (tmp_path / "x.svg").read_text("utf-8")
+        for number in numbers:
+            assert f"<!-- {number} -->" in content, number
+
+
 def test_regions_are_carried_over_in_their_colors(tmp_path):
     """Left and right halves that match the other side's: the colours change sides."""
     cross = np.array([[0.0, 1.0], [1.0, 0.0]])

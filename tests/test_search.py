@@ -160,6 +160,27 @@ def test_the_command_writes_a_gallery(library, tmp_path, capsys, monkeypatch):
     assert {path.name for path in (out / "pairs").iterdir()} == {"0001.npz", "0001.html"}
 
 
+def test_the_gallery_opens_where_someone_looks(library, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    arguments = ["search", str(library / "query.png"), str(library), "--top", "1", "--quiet"]
+    arguments += ["--method", "gradcam", "--out", str(tmp_path / "out")]
+    for terminal, display, option, expected in (
+        (True, ":0", [], 1),
+        (True, "", [], 0),
+        (False, ":0", [], 0),
+        (True, ":0", ["--no-open"], 0),
+        (False, "", ["--open"], 1),
+    ):
+        opened.clear()
+        monkeypatch.setattr("sys.platform", "linux")
+        monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setenv("DISPLAY", display)
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        assert main([*arguments, *option]) == 0
+        assert len(opened) == expected, (terminal, display, option)
+
+
 def test_bad_searches_end_with_one_sentence(library, tmp_path, capsys):
     query = str(library / "query.png")
     alone = tmp_path / "alone"

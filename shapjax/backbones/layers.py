@@ -28,12 +28,17 @@ class Conv(nnx.Conv):
     def __call__(self, inputs: jax.Array, out_sharding: object = None) -> jax.Array:
         """Maps [B, h, w, inputs] to [B, h', w', outputs]."""
         strides = _pair(self.strides)
-        if self.feature_group_count != 1:
+        depthwise = self.kernel.shape[-2:] == (1, self.feature_group_count)
+        if self.feature_group_count != 1 and not depthwise:
             return super().__call__(inputs)
-        if self.kernel_size == (1, 1):
+        if self.kernel_size == (1, 1) and not depthwise:
             x = inputs[:, :: strides[0], :: strides[1]]
             y = jnp.einsum("bhwi,io->bhwo", x, self.kernel[0, 0])
-        elif inputs.dtype == jnp.float32 and isinstance(self.padding, str | int):
+        elif not isinstance(self.padding, str | int):
+            return super().__call__(inputs)
+        elif depthwise:
+            y = _by_channel(inputs, self.kernel[...], strides, self.padding)
+        elif inputs.dtype == jnp.float32:
             y = _convolve(inputs, self.kernel[...], strides, self.padding)
         else:
             return super().__call__(inputs)
@@ -49,10 +54,7 @@ def _convolve(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str | int
 ) -> jax.Array:
     """The convolution, by whichever way is fastest where it runs."""
-    if isinstance(padding, str):
-        margins = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    else:
-        margins = ((padding, padding),) * 2
+    margins = _margins(x, kernel, strides, padding)
     plain = functools.partial(_plain, strides=strides, margins=margins)
     kept = strides == (1, 1) and tuple(margins) == ((1, 1), (1, 1))
     if kept and kernel.shape[:2] == (3, 3) and winograd.pays(x.shape, kernel.shape):
@@ -61,10 +63,57 @@ def _convolve(
     return jax.lax.platform_dependent(x, kernel, cpu=spread, default=plain)
 
 
+def _by_channel(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str | int
+) -> jax.Array:
+    """The convolution of every channel by itself, by whichever way is fastest where it runs."""
+    margins = _margins(x, kernel, strides, padding)
+    groups = x.shape[-1]
+    plain = functools.partial(_plain, strides=strides, margins=margins, groups=groups)
+    shifted = functools.partial(_shifted, strides=strides, margins=margins)
+    return jax.lax.platform_dependent(x, kernel, cpu=shifted, default=plain)
+
+
+def _margins(
+    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str | int
+) -> Margins:
+    if isinstance(padding, str):
+        return jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return ((padding, padding),) * 2
+
+
 def _plain(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    margins: Margins,
+    groups: int = 1,
+) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, margins, dimension_numbers=_ORDER, feature_group_count=groups
+    )
+
+
+def _shifted(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], margins: Margins
 ) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, strides, margins, dimension_numbers=_ORDER)
+    """A depthwise convolution as a sum of shifted maps, each times one entry of the kernel.
+
+    XLA on CPU (jaxlib 0.10) has no kernel of its own for these and takes 4 to 60 times longer;
+    the sum becomes one loop over the map, whose innermost axis, the channels, is contiguous.
+    """
+    x = jnp.pad(x, ((0, 0), *margins, (0, 0)))
+    sides = kernel.shape[:2]
+    last = [
+        (length - side) // step * step
+        for length, side, step in zip(x.shape[1:3], sides, strides, strict=True)
+    ]
+    total = jnp.zeros((), x.dtype)
+    for i in range(sides[0]):
+        for j in range(sides[1]):
+            part = x[:, i : i + last[0] + 1 : strides[0], j : j + last[1] + 1 : strides[1]]
+            total = total + part * kernel[i, j, 0]
+    return total
 
 
 def _spread(

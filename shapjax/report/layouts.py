@@ -130,7 +130,9 @@ def save_counterfactual(
     """Draw why one result was found rather than another: four pictures in a square.
 
     Above the query and the other candidate, below the result and the credit of its parts for
-    being the better match.
+    being the better match. Numbers under them are similarities to the query, and with a sign
+    credit: at first order of all parts, the difference of both similarities; at second order of
+    all parts of the picture, the query's too.
 
     Args:
         explanation: made with ``rather_than``, of either order.
@@ -149,14 +151,16 @@ def save_counterfactual(
     block = height + _LABEL_HEIGHT
     sheet_width = 2 * _MARGIN + 2 * width + _BETWEEN
     sheet_height = 2 * _MARGIN + 2 * block + 0.1 + _BAR_BLOCK
-    # Where the query plays too, the empty coalition hides it, and is not the other candidate's.
-    ends = (explanation.v_empty, explanation.v_grand)
-    other, best = (f"{end:.3f}" for end in ends) if explanation.order == 1 else ("", "")
-    better = f"{ends[1] - ends[0]:+.3f}" if explanation.order == 1 else ""
+    other, best = explanation.v_empty, explanation.v_grand
+    own, against, better = "", f"{other:.3f}", f"{best - other:+.3f}"
+    if explanation.order >= 2:
+        # The empty coalition hides the query too, and is not the other candidate's similarity.
+        own, against = f"{explanation.heat('query').sum():+.3f}", ""
+        better = f"{heat.sum():+.3f}"
     panels = (
-        (query, np.asarray(_raster(query)), "query", ""),
-        (rather_than, np.asarray(_raster(rather_than)), "rather than", other),
-        (retrieved, np.asarray(_raster(retrieved)), "found", best),
+        (query, np.asarray(_raster(query)), "query", own),
+        (rather_than, np.asarray(_raster(rather_than)), "rather than", against),
+        (retrieved, np.asarray(_raster(retrieved)), "found", f"{best:.3f}"),
         (retrieved, _heat_over(retrieved, labels, heat, limit), "why", better),
     )
     with _sheet(sheet_width, sheet_height, path) as figure:

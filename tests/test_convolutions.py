@@ -1,4 +1,4 @@
-"""Winograd's 3x3 convolution against the definition, and where it is taken."""
+"""Convolutions that take another way on CPU, against the definition, and where they are taken."""
 
 import jax
 import numpy as np
@@ -8,6 +8,8 @@ from test_backbones import convolve
 
 from shapjax.backbones.layers import Conv
 from shapjax.backbones.winograd import convolve3x3, pays
+
+FLAX = nnx.Conv.__call__
 
 
 @pytest.mark.parametrize(
@@ -31,5 +33,27 @@ def test_convolutions_that_pay_run_by_winograd():
     np.testing.assert_allclose(conv(x), nnx.Conv.__call__(conv, x), atol=1e-5)
     # A few pictures of 7 x 7 do not: their tiles overhang, and the kernel's transform costs most.
     assert not pays((8, 7, 7, 512), (3, 3, 512, 512))
+    program = jax.jit(lambda x: conv(x)).lower(x).as_text()
+    assert ("convolution" in program) == (jax.default_backend() != "cpu")
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "padding", "dtype"),
+    [(3, 1, 1, "float32"), (3, 2, "SAME", "float32"), (7, 1, 3, "float32"), (3, 2, 1, "bfloat16")],
+)
+def test_depthwise_convolutions_run_as_shifted_sums(side, stride, padding, dtype):
+    """Against Flax's own, in value and gradient; on CPU no convolution is left in the program."""
+    options = {"padding": padding, "feature_group_count": 6, "rngs": nnx.Rngs(0), "dtype": dtype}
+    conv = Conv(6, 6, (side, side), stride, param_dtype=dtype, **options)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 8, 6), dtype)
+    exact = 0.1 if dtype == "bfloat16" else 1e-5
+
+    def total(x, call):
+        return (call(conv, x) ** 2).sum()
+
+    for found in (lambda call: call(conv, x), lambda call: jax.grad(total)(x, call)):
+        ours, theirs = (np.asarray(found(call), float) for call in (Conv.__call__, FLAX))
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).max() <= exact * np.abs(theirs).max()
     program = jax.jit(lambda x: conv(x)).lower(x).as_text()
     assert ("convolution" in program) == (jax.default_backend() != "cpu")
