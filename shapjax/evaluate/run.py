@@ -277,11 +277,12 @@ class Judge:
     def __init__(self, model: Backbone, loaded: Loaded) -> None:
         self._model = model
         self._masks = loaded.masks
-        self._pictures = tuple(
+        query, retrieved = (
             model.resize(image, fit="stretch") for image in (loaded.query, loaded.retrieved)
         )
-        self._blurs = tuple(background("blur", p, model) for p in self._pictures)
-        self._means = tuple(background("mean", p, model) for p in self._pictures)
+        self._pictures = query, retrieved
+        self._blurs = background("blur", query, model), background("blur", retrieved, model)
+        self._means = background("mean", query, model), background("mean", retrieved, model)
         self._query = self._unit(self._pictures[0][None])[0]
 
     def _unit(self, pictures: np.ndarray) -> np.ndarray:
