@@ -93,6 +93,38 @@ def test_published_numbers_are_in_the_text_of_the_paper():
         assert set(per_network.values()) == {count}
 
 
+def test_numbers_of_the_first_version_are_in_its_text():
+    """v1's table 1, read again where it is at hand."""
+    name = "model_agnostic_explainability_2021_v1.md"
+    path = Path(__file__).parents[2] / "shared" / "papers" / name
+    if not path.exists():
+        pytest.skip("needs the text of the paper")
+    networks = {"RESNET50": "RN50", "VGG11": "VGG11", "DENSENET121": "DN121"}
+    names = {"INTEGRATED GRADIENTS": "ig"}
+    columns = (
+        ("seconds", 1),
+        ("faithfulness_v1", 1),
+        ("seconds", 2),
+        ("distance_v1", 2),
+        ("mean_iou_v1", 2),
+    )
+    printed, network = {}, ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [re.sub(r"<.*?>|\$", "", cell).strip() for cell in line.split("|")[1:-1]]
+        if len(cells) != 7 or not re.match(r"[-\d]", cells[3]) or cells[3].startswith("--"):
+            continue
+        network = networks.get(cells[0], network)
+        method = names.get(cells[1], cells[1].lower().replace(" ", "-"))
+        for (metric, order), cell in zip(columns, cells[2:], strict=True):
+            if cell != "-":
+                parts = [float(part) for part in cell.split(r"\pm")]
+                printed[metric, order, network, method] = Published(*parts)
+    known = published("voc")
+    of_v1 = {key: number for key, number in known.items() if key[:2] in columns}
+    assert of_v1 == printed
+    assert len(printed) == 3 * (6 * 2 + 4 * 3)
+
+
 def test_markdown():
     text = markdown(summarise(ROWS, "voc"), "voc")
     first = text.split("\n\n")

@@ -78,6 +78,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--out", default="shapjax-evaluate", metavar="DIR", help="folder of results, or of a run "
         "that was ended and goes on"
     )  # fmt: skip
+    command.add_argument(
+        "--with",
+        dest="others",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="other finished runs on this data set, whose rows the tables show too",
+    )
     command.add_argument("--quiet", action="store_true", help="show no progress")
 
 
@@ -88,6 +96,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from shapjax.core.files import printable
     from shapjax.evaluate.datasets import open_dataset
     from shapjax.evaluate.run import run
+    from shapjax.evaluate.store import rows_of_run
     from shapjax.evaluate.tables import write_tables
 
     settings = _settings(options)
@@ -98,6 +107,8 @@ def evaluate(options: argparse.Namespace) -> None:
     pairs = _pairs(options, dataset, models)
     with _Bar("explaining", "rows", options.quiet) as bar:
         rows = run(dataset, pairs, models, settings, options.out, progress=bar.update)
+    for other in options.others:
+        rows += rows_of_run(other, dataset.name)
     paths = write_tables(options.out, rows, dataset.name)
     failed = [row for row in rows if row["error"] is not None]
     for row in failed[:SHOWN]:

@@ -86,13 +86,17 @@ class Settings:
             if METHODS[method].players[order - 1]
         ]
 
+    @staticmethod
+    def on_maps(method: str, order: int) -> bool:
+        """Whether a method plays on a feature map, so that the network runs but once."""
+        return METHODS[method].players[order - 1][0] == "features"
+
     def budget_of(self, method: str, order: int) -> int | None:
         """Evaluations that a method may use; None for a closed form."""
         record = METHODS[method]
         if record.budgets is None:
             return None
-        on_maps = record.players[order - 1][0] == "features"
-        most = self.budget if on_maps else self.superpixel_budget
+        most = self.budget if self.on_maps(method, order) else self.superpixel_budget
         usual = record.budgets[order - 1]
         return usual if most is None else min(usual, most)
 
@@ -183,8 +187,11 @@ def run(
                 progress(total - left, total)
 
         tell()
-        for name, model in backbones.items():
-            _run_backbone(dataset, own, name, model, settings, store, tell)
+        # Methods on feature maps take seconds a pair, the others minutes: theirs come last.
+        for on_maps in (True, False):
+            some = [task for task in settings.tasks if settings.on_maps(*task) is on_maps]
+            for name, model in backbones.items():
+                _run_backbone(dataset, own, name, model, some, settings, store, tell)
         store.finish()
     return read(out)
 
@@ -194,12 +201,13 @@ def _run_backbone(
     pairs: list[Pair],
     name: str,
     model: Backbone,
+    tasks: list[tuple[str, int]],
     settings: Settings,
     store: Store,
     tell: Any,
 ) -> None:
     def missing(pair: Pair) -> list[tuple[str, int]]:
-        return [task for task in settings.tasks if (pair.id, name, *task) not in store.done()]
+        return [task for task in tasks if (pair.id, name, *task) not in store.done()]
 
     read_pair = _reader(dataset, model.preprocessing.size)
     seen: set[tuple[str, int]] = set()

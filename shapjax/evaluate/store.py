@@ -169,6 +169,20 @@ def read(folder: str | os.PathLike[str]) -> list[Row]:
     return sorted(found.values(), key=lambda r: (r["backbone"], r["pair"], r["method"], r["order"]))
 
 
+def rows_of_run(folder: str | os.PathLike[str], dataset: str) -> list[Row]:
+    """The rows of a run on a data set of that name.
+
+    Raises:
+        ShapjaxError: the folder has no run, or one on another data set; or see ``read``.
+    """
+    plan = read_plan(folder)
+    if plan.get("dataset") != dataset:
+        raise ShapjaxError(
+            f"{folder} holds a run on {plan.get('dataset')}, expected {dataset}; name another."
+        )
+    return read(folder)
+
+
 def columns(rows: list[Row]) -> dict[str, np.ndarray]:
     """Rows as one array for each column, [rows]; a missing number is NaN, a missing text empty."""
     names = list(dict.fromkeys(name for row in rows for name in row))
