@@ -181,12 +181,15 @@ def run(
     with Store.open(out, plan, shard=shard, shards=shards) as store:
         write_pairs(Path(out) / "pairs.csv", list(pairs))
 
-        def tell() -> None:
+        left = sum((pair.id, *task) not in store.done() for pair in own for task in tasks)
+
+        def tell(rows: int = 1) -> None:
+            nonlocal left
+            left -= rows
             if progress is not None:
-                left = sum((pair.id, *task) not in store.done() for pair in own for task in tasks)
                 progress(total - left, total)
 
-        tell()
+        tell(0)
         # Methods on feature maps take seconds a pair, the others minutes: theirs come last.
         for on_maps in (True, False):
             some = [task for task in settings.tasks if settings.on_maps(*task) is on_maps]
