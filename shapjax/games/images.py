@@ -130,11 +130,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     from PIL import Image, ImageOps
 
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, f"{width} x {height} pixels")
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} has {width} x {height} pixels, expected at least one.")
+    require_pixels(image, name)
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
         image = _eight_bit(np.asarray(image))
@@ -143,6 +139,19 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return image.convert("RGB")
+
+
+def require_pixels(image: Image.Image, name: str) -> None:
+    """Refuse a picture without pixels or with too many, before it is decoded.
+
+    Raises:
+        ImageError: it has none, or over 100 megapixels.
+    """
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(name, f"{width} x {height} pixels")
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has {width} x {height} pixels, expected at least one.")
 
 
 def _eight_bit(grey: np.ndarray) -> Image.Image:
