@@ -10,10 +10,10 @@ from another file. In half of the inputs the checksums of PNG chunks and zip ent
 again, so that what lies behind them is reached. Input i of a seed is always the same.
 
 A reader may give a result or raise ``ShapjaxError``. Anything else is counted: ``errors`` are
-other exceptions, ``crashes`` ended the process, ``hangs`` took over 5 seconds, ``growth`` is the
-most memory that the process has grown by, MiB (a picture may have 100 megapixels). Inputs that did
-one of these are written to ``--keep``. The process that reads is another one, which is replaced
-when it dies.
+other exceptions or a gigabyte more of memory, ``crashes`` ended the process, ``hangs`` took over 5
+seconds of the processor, ``growth`` is the most memory that the process has grown by, MiB. The
+first inputs that did one of these are written to ``--keep``. The process that reads is another
+one, which is replaced when it dies.
 """
 
 from __future__ import annotations
@@ -45,9 +45,13 @@ from shapjax.core.errors import ShapjaxError
 CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
 
 HANG = 5.0
-"""Seconds that reading one small file may take."""
+"""Seconds of the processor that reading one small file may take."""
 
-STUCK = 60.0
+BLOW_UP = 1 << 30
+"""Bytes that reading one small file may add to what the process has taken before: a picture of
+100 megapixels is read, of whatever size its file is."""
+
+STUCK = 120.0
 """Seconds without a word from the process that reads, after which it is ended."""
 
 Read = Callable[[Path], Any]
@@ -195,7 +199,7 @@ class Tally:
     def add(self, read: Read, path: Path) -> str | None:
         """Read one file; says what is wrong with how that went, if anything is."""
         self.inputs += 1
-        begun, wrong = time.perf_counter(), None
+        begun, wrong = time.process_time(), None
         try:
             read(path)
             self.read += 1
@@ -205,7 +209,7 @@ class Tally:
             where = traceback.extract_tb(error.__traceback__)[-1]
             wrong = f"{type(error).__name__} in {Path(where.filename).name}: {error}"[:200]
             self.errors.append(wrong)
-        seconds = time.perf_counter() - begun
+        seconds = time.process_time() - begun
         self.slowest = max(self.slowest, seconds)
         return f"hang of {seconds:.1f} s" if wrong is None and seconds > HANG else wrong
 
@@ -239,7 +243,7 @@ def _work(reader: str, first: int, last: int, seed: int, folder: Path) -> None:
         (folder / "index").write_text(str(index))
         wrong = tally.add(read, path)
         now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if now > most + (256 << 10) and wrong is None:
+        if now > most + (BLOW_UP >> 10) and wrong is None:
             wrong = f"memory grew by {(now - most) >> 10} MiB"
         most = max(most, now)
         if wrong is not None or (index + 1) % 1000 == 0 or index + 1 == last:

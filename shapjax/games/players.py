@@ -16,6 +16,9 @@ from shapjax.games.images import require_pixels
 
 CHOICES = "features, superpixels, pixels, grid, ROWSxCOLUMNS, a label map or its PNG"
 
+MAX_LABELS = 16_000_000
+"""Pixels of the largest label map that is read from a file; its labels are sorted."""
+
 
 def label_map(kind: Any, picture: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
     """The players that a caller asks for.
@@ -135,7 +138,7 @@ def _read_labels(path: Path) -> np.ndarray:
             # Our own limit speaks instead of Pillow's two thresholds.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=["PNG"]) as image:
-                require_pixels(image, str(path))
+                require_pixels(image, str(path), MAX_LABELS)
                 labels = np.asarray(image)
     except ImageError:
         raise
