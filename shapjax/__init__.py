@@ -1,6 +1,6 @@
 """shapjax: fair credit assignment for similarity models."""
 
-from shapjax import backbones, estimators
+from shapjax import backbones, estimators, evaluate
 from shapjax.coalitions import families
 from shapjax.core.errors import (
     DtypeError,
@@ -11,7 +11,8 @@ from shapjax.core.errors import (
     ValueFunctionError,
     WeightsError,
 )
-from shapjax.core.evaluate import ValueFunction, evaluate
+from shapjax.core.evaluate import ValueFunction
+from shapjax.core.evaluate import evaluate as worths
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
 from shapjax.estimators.evaluations import Evaluations
@@ -89,5 +90,6 @@ __all__ = [
     "similarity_game",
     "transport_plan",
     "weighted_shapley_value",
+    "worths",
     "zeta",
 ]

@@ -1,4 +1,4 @@
-"""The command line: ``shapjax explain`` and ``shapjax search``."""
+"""The command line: ``shapjax explain``, ``shapjax search`` and ``shapjax evaluate``."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def _fail(message: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from shapjax import __version__
+    from shapjax.evaluate import command
     from shapjax.explainers.explain import METHODS
 
     parser = argparse.ArgumentParser(
@@ -117,6 +118,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_settings(search, "shapjax-search")
     search.add_argument("--open", action="store_true", help="show the gallery in the browser")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="compute the paper's tables on a data set",
+        description="Pair the pictures of a data set, explain every pair by every method, measure "
+        "the explanations and set the means beside the published ones. Ended at any moment, the "
+        "same command goes on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_arguments(evaluate)
     return parser
 
 

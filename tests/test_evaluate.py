@@ -18,30 +18,30 @@ def test_python_functions_keep_float64_and_see_every_row_once():
         seen.append(rows.copy())
         return np.tanh(np.asarray(rows) @ weights)
 
-    values = sj.evaluate(value, masks, chunk_size=10)
+    values = sj.worths(value, masks, chunk_size=10)
     assert values.dtype == np.float64
     np.testing.assert_allclose(values, np.tanh(masks @ weights), rtol=1e-14)
     np.testing.assert_array_equal(np.concatenate(seen), masks)
 
 
 def test_numpy_operators_are_not_taken_for_jax():
-    values = sj.evaluate(lambda rows: rows @ weights, masks)
+    values = sj.worths(lambda rows: rows @ weights, masks)
     assert isinstance(values, np.ndarray)
     np.testing.assert_allclose(values, masks @ weights, rtol=1e-14)
 
 
 def test_lists_and_whole_numbers_will_do():
-    values = sj.evaluate(lambda rows: [int(row.sum()) for row in rows], masks)
+    values = sj.worths(lambda rows: [int(row.sum()) for row in rows], masks)
     np.testing.assert_array_equal(values, masks.sum(1))
 
 
 def test_jax_results_from_an_untraceable_function_will_do():
-    values = sj.evaluate(lambda rows: jnp.asarray(np.asarray(rows).sum(1)), masks)
+    values = sj.worths(lambda rows: jnp.asarray(np.asarray(rows).sum(1)), masks)
     np.testing.assert_array_equal(values, masks.sum(1))
 
 
 def test_functions_that_need_jax_arrays_are_traced():
-    values = sj.evaluate(lambda rows: rows.at[:, 0].set(True).sum(1), masks)
+    values = sj.worths(lambda rows: rows.at[:, 0].set(True).sum(1), masks)
     np.testing.assert_array_equal(values, masks[:, 1:].sum(1) + 1)
 
 
@@ -54,7 +54,7 @@ def test_jax_functions_are_traced_once_per_shape(chunk_size):
             shapes.append(rows.shape)
         return jnp.tanh(rows @ jnp.asarray(weights, jnp.float32))
 
-    values = sj.evaluate(value, masks, chunk_size=chunk_size, traceable=True)
+    values = sj.worths(value, masks, chunk_size=chunk_size, traceable=True)
     assert isinstance(values, jax.Array)
     np.testing.assert_allclose(values, np.tanh(masks @ weights), rtol=1e-5)
     assert shapes == [(min(chunk_size, 23), 5)]
@@ -69,7 +69,7 @@ def test_games_that_differ_in_data_share_one_trace():
 
     for scale in (1.0, 2.0, 3.0):
         data = scale * jnp.asarray(weights, jnp.float32)
-        values = sj.evaluate(jax.tree_util.Partial(value, data), masks)
+        values = sj.worths(jax.tree_util.Partial(value, data), masks)
         np.testing.assert_allclose(values, scale * (masks @ weights), rtol=1e-5)
     assert len(traces) == 1
 
@@ -77,9 +77,9 @@ def test_games_that_differ_in_data_share_one_trace():
 def test_float64_data_of_a_traced_game_is_not_rounded():
     game = jax.tree_util.Partial(lambda data, rows: rows @ data, weights)
     with pytest.raises(sj.DtypeError, match="data is float64"):
-        sj.evaluate(game, masks)
+        sj.worths(game, masks)
     with jax.enable_x64(True):
-        np.testing.assert_allclose(sj.evaluate(game, masks), masks @ weights, rtol=1e-14)
+        np.testing.assert_allclose(sj.worths(game, masks), masks @ weights, rtol=1e-14)
 
 
 def test_what_a_function_closes_over_may_change():
@@ -92,9 +92,9 @@ def test_what_a_function_closes_over_may_change():
             return rows @ jnp.asarray(weights, jnp.float32) * scale[0]
 
     model = Model()
-    first = sj.evaluate(model, masks)
+    first = sj.worths(model, masks)
     scale[0] = jnp.float32(3)
-    np.testing.assert_allclose(sj.evaluate(model, masks), 3 * first, rtol=1e-6)
+    np.testing.assert_allclose(sj.worths(model, masks), 3 * first, rtol=1e-6)
 
 
 def test_a_failure_is_not_tried_again():
@@ -105,19 +105,19 @@ def test_a_failure_is_not_tried_again():
         raise ConnectionError("down")
 
     with pytest.raises(ConnectionError):
-        sj.evaluate(flaky, masks)
+        sj.worths(flaky, masks)
     assert calls == [np.ndarray]
 
 
 @pytest.mark.parametrize("bad", [masks[:0], masks.astype(float), masks[0]])
 def test_masks_are_checked(bad):
     with pytest.raises(sj.ShapjaxError, match="expected Boolean"):
-        sj.evaluate(lambda rows: rows.sum(1), bad)
+        sj.worths(lambda rows: rows.sum(1), bad)
 
 
 def test_progress_reaches_the_end():
     calls = []
-    sj.evaluate(
+    sj.worths(
         lambda rows: np.zeros(len(rows)),
         masks,
         chunk_size=10,
@@ -147,7 +147,7 @@ def test_progress_reaches_the_end():
 )
 def test_misbehaviour_is_named(value, message):
     with pytest.raises(sj.ValueFunctionError, match=message):
-        sj.evaluate(value, masks)
+        sj.worths(value, masks)
 
 
 def test_the_function_s_own_errors_pass_through():
@@ -155,4 +155,4 @@ def test_the_function_s_own_errors_pass_through():
         raise RuntimeError("remote model is down")
 
     with pytest.raises(RuntimeError, match="remote model is down"):
-        sj.evaluate(value, masks)
+        sj.worths(value, masks)

@@ -16,14 +16,14 @@ ORDER = [
     ("estimators",),
     ("games",),
     ("explainers",),
-    ("report", "training"),
+    ("report", "training", "evaluate"),
     ("cli",),
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 # Networks know nothing of games, whatever is built on them.
 ALLOWED = {name: {n for n, r in RANK.items() if r < rank} for name, rank in RANK.items()}
 ALLOWED["backbones"] = {"core"}
-for name in ("games", "explainers", "report", "training", "cli"):
+for name in ("games", "explainers", "report", "training", "evaluate", "cli"):
     ALLOWED[name] |= {"backbones"}
 
 

@@ -128,7 +128,7 @@ def test_any_model_gives_the_game_of_the_definition(kind):
     game = game_of(MODELS[kind](), MODELS[kind]())
     masks = np.asarray(all_masks(7))
     expected = definition(masks)
-    np.testing.assert_allclose(sj.evaluate(game.value_fn, masks), expected, atol=2e-6)
+    np.testing.assert_allclose(sj.worths(game.value_fn, masks), expected, atol=2e-6)
     assert isinstance(game.value_fn, jax.tree_util.Partial) == (kind in ("jax", "flax"))
 
 
@@ -156,7 +156,7 @@ def test_measures_and_links(model, measure, link):
     apply = {None: lambda x: x, "atanh": np.arctanh}.get(link, np.square)
     game = game_of(model, model, measure=measure, link=link)
     np.testing.assert_allclose(
-        sj.evaluate(game.value_fn, masks),
+        sj.worths(game.value_fn, masks),
         definition(masks, measure, apply),
         rtol=1e-4,  # atanh is steep near one
         atol=1e-5,
@@ -167,7 +167,7 @@ def test_equal_items_have_a_finite_atanh():
     for model in (network, in_jax):
         side = sj.parts(model, QUERY)
         game = sj.similarity(side, side, link="atanh")
-        worth = sj.evaluate(game.value_fn, np.ones((1, 8), bool))
+        worth = sj.worths(game.value_fn, np.ones((1, 8), bool))
         np.testing.assert_allclose(worth, np.arctanh(1 - 1e-6), rtol=0.02)
 
 
@@ -190,7 +190,7 @@ def test_one_side_without_players_is_first_order():
         masks = np.asarray(all_masks(4))
         shown = np.concatenate([masks, np.ones((16, 3), bool)], axis=1)
         assert game.n_players == 4
-        np.testing.assert_allclose(sj.evaluate(game.value_fn, masks), definition(shown), atol=2e-6)
+        np.testing.assert_allclose(sj.worths(game.value_fn, masks), definition(shown), atol=2e-6)
 
 
 def test_parts_may_share_places_and_some_are_never_hidden():
@@ -220,7 +220,7 @@ def test_recommendation_of_users_and_items():
     )
     mask = np.array([[True, False, True, True, False]])
     expected = tables[0][[3, 1]].mean(axis=0) @ tables[1][5]
-    np.testing.assert_allclose(sj.evaluate(game.value_fn, mask), expected, rtol=1e-5)
+    np.testing.assert_allclose(sj.worths(game.value_fn, mask), expected, rtol=1e-5)
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
@@ -251,7 +251,7 @@ def test_a_server_meets_every_distinct_mask_once():
         try:
             game = game_of(ask, network)
             masks = np.asarray(all_masks(7))
-            values = sj.evaluate(game.value_fn, masks, traceable=False)
+            values = sj.worths(game.value_fn, masks, traceable=False)
         finally:
             server.shutdown()
             thread.join()

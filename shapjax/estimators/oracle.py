@@ -42,7 +42,7 @@ class Oracle:
         progress: Progress | None = None,
         evaluations: Evaluations | None = None,
     ) -> None:
-        """See ``shapjax.evaluate`` for the arguments it shares with this.
+        """See ``shapjax.core.evaluate`` for the arguments it shares with this.
 
         ``evaluations`` are those of earlier runs, to which the new ones are added.
         """

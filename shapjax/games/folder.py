@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from shapjax.core.checks import whole_number
 from shapjax.core.errors import ImageError, ShapjaxError
 from shapjax.core.evaluate import Progress
 from shapjax.core.interactions import load_npz, save_npz
+from shapjax.core.stream import stream
 from shapjax.games.backgrounds import BATCH
 from shapjax.games.images import load_image
 from shapjax.games.match import Picture, embeddings_of
@@ -102,7 +104,11 @@ def search(
 
 
 def embed_folder(
-    backbone: Backbone, folder: str | os.PathLike[str], *, progress: Progress | None = None
+    backbone: Backbone,
+    folder: str | os.PathLike[str],
+    *,
+    files: Sequence[Path] | None = None,
+    progress: Progress | None = None,
 ) -> EmbeddedFolder:
     """Vectors of all pictures in a folder and the folders in it.
 
@@ -112,6 +118,7 @@ def embed_folder(
     Args:
         backbone: the network; its weights are a part of what the store is known by.
         folder: where the pictures are.
+        files: those of them that are wanted; by default all.
         progress: called with (done, total) pictures.
 
     Raises:
@@ -121,7 +128,7 @@ def embed_folder(
     root = Path(folder)
     if not root.is_dir():
         raise ShapjaxError(f"{root} is not a folder, expected one with pictures; name another.")
-    files = _pictures_under(root)
+    files = _pictures_under(root) if files is None else files
     if not files:
         raise ImageError(f"{root} holds no pictures, expected some; name another folder.")
     store = _store(backbone, root)
@@ -177,11 +184,15 @@ def _embedded(
 ) -> dict[str, _Entry]:
     found: dict[str, _Entry] = {}
     pictures: dict[str, np.ndarray] = {}
-    for name in names:
-        try:
-            pictures[name] = backbone.resize(load_image(root / name), fit="stretch")
-        except ImageError as error:
-            found[name] = _Entry(stamps[name], None, str(error))
+
+    def read(name: str) -> np.ndarray:
+        return backbone.resize(load_image(root / name), fit="stretch")
+
+    for name, picture in stream(read, names):
+        if isinstance(picture, ShapjaxError):
+            found[name] = _Entry(stamps[name], None, str(picture))
+        else:
+            pictures[name] = picture
     vectors = _vectors(backbone, list(pictures.values())) if pictures else ()
     for name, vector in zip(pictures, vectors, strict=True):
         finite = bool(np.isfinite(vector).all())
@@ -203,10 +214,16 @@ def _store(backbone: Backbone, root: Path) -> Path:
     """The file for this folder and these weights; its folder is made."""
     from shapjax.backbones.cache import made_folder
 
-    digest = hashlib.sha256(f"{root.resolve()}\n{backbone.name}\n{backbone.preprocessing}".encode())
+    about = f"{root.resolve()}\n{digest_of(backbone)}"
+    return made_folder("folders") / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.npz"
+
+
+def digest_of(backbone: Backbone) -> str:
+    """32 hexadecimal digits that a network, its weights and its preprocessing are known by."""
+    digest = hashlib.sha256(f"{backbone.name}\n{backbone.preprocessing}".encode())
     for leaf in jax.tree.leaves(backbone.state):
         digest.update(np.ascontiguousarray(leaf).tobytes())
-    return made_folder("folders") / f"{digest.hexdigest()[:32]}.npz"
+    return digest.hexdigest()[:32]
 
 
 def _write(store: Path, known: dict[str, _Entry]) -> None:

@@ -1,0 +1,207 @@
+"""What ``shapjax evaluate`` does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from shapjax.core.errors import ShapjaxError
+
+SHOWN = 20
+"""Failed rows that are listed at the end; the others are counted."""
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Declare the options of the command."""
+    from shapjax import backbones
+    from shapjax.evaluate.datasets import DATASETS
+
+    command.set_defaults(run=evaluate)
+    command.add_argument("--dataset", required=True, choices=tuple(DATASETS))
+    command.add_argument("--root", required=True, metavar="DIR", help="folder of the data set")
+    command.add_argument(
+        "--backbones",
+        nargs="+",
+        default=[backbones.names()[0]],
+        choices=backbones.names(),
+        metavar="NAME",
+        help="networks to explain",
+    )
+    command.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="weights of the backbones, in their order; - for its own or published ones",
+    )
+    command.add_argument(
+        "--methods",
+        nargs="+",
+        default=["paper"],
+        metavar="all|paper|NAME",
+        help="paper: those of the paper's tables, and gram-sam",
+    )
+    command.add_argument("--orders", nargs="+", type=int, choices=(1, 2), default=[1, 2])
+    command.add_argument(
+        "--pairs",
+        default="all",
+        metavar="N|all|CSV",
+        help="pairs to mine, or those that an earlier run wrote",
+    )
+    command.add_argument(
+        "--paired-by",
+        metavar="NAME",
+        help="which of the backbones finds the pairs; by default the first",
+    )
+    command.add_argument(
+        "--budget",
+        type=int,
+        metavar="N",
+        help="most evaluations of methods on feature maps; the paper's by default",
+    )
+    command.add_argument(
+        "--superpixel-budget",
+        type=int,
+        metavar="N",
+        help="most evaluations of methods that run the network on each coalition; likewise",
+    )
+    command.add_argument(
+        "--broken",
+        choices=("fail", "skip"),
+        default="fail",
+        help="what happens when pictures or masks are missing or damaged",
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
+    command.add_argument(
+        "--out", default="shapjax-evaluate", metavar="DIR", help="folder of results, or of a run "
+        "that was ended and goes on"
+    )  # fmt: skip
+    command.add_argument(
+        "--with",
+        dest="others",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="other finished runs on this data set, whose rows the tables show too",
+    )
+    command.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Mine pairs, explain and measure them, and write the tables."""
+    import jax
+
+    from shapjax.core.files import printable
+    from shapjax.evaluate.datasets import open_dataset
+    from shapjax.evaluate.run import run
+    from shapjax.evaluate.store import rows_of_run
+    from shapjax.evaluate.tables import write_tables
+
+    settings = _settings(options)
+    dataset = open_dataset(options.dataset, options.root)
+    # As in the other commands: networks stay in float32, games do not.
+    jax.config.update("jax_enable_x64", True)
+    models = _models(options)
+    pairs = _pairs(options, dataset, models)
+    with _Bar("explaining", "rows", options.quiet) as bar:
+        rows = run(dataset, pairs, models, settings, options.out, progress=bar.update)
+    for other in options.others:
+        rows += rows_of_run(other, dataset.name)
+    paths = write_tables(options.out, rows, dataset.name)
+    failed = [row for row in rows if row["error"] is not None]
+    for row in failed[:SHOWN]:
+        name = f"{row['pair']}, {row['backbone']}, {row['method']} of order {row['order']}"
+        print(f"shapjax: failed {printable(name)}: {printable(row['error'])}", file=sys.stderr)
+    if len(failed) > SHOWN:
+        print(f"shapjax: and {len(failed) - SHOWN} more failed.", file=sys.stderr)
+    if not options.quiet:
+        print(paths["md"].read_text(encoding="utf-8"))
+        print(f"{len(rows) - len(failed)} rows; written: {printable(paths['md'])}")
+
+
+def _settings(options: argparse.Namespace) -> Any:
+    from shapjax.evaluate.published import METHODS_OF_PAPER
+    from shapjax.evaluate.run import Settings
+    from shapjax.explainers.explain import METHODS
+
+    groups = {"all": tuple(METHODS), "paper": (*METHODS_OF_PAPER, "gram-sam")}
+    methods = [name for asked in options.methods for name in groups.get(asked, (asked,))]
+    return Settings(
+        tuple(dict.fromkeys(methods)),
+        tuple(options.orders),
+        options.seed,
+        options.budget,
+        options.superpixel_budget,
+    )
+
+
+def _models(options: argparse.Namespace) -> dict[str, Any]:
+    from shapjax import backbones
+
+    names, weights = options.backbones, options.weights
+    if len(set(names)) < len(names) or len(weights) > len(names):
+        raise ShapjaxError(
+            f"got {len(names)} backbones and {len(weights)} weights, expected each backbone once "
+            "and no more weights than backbones."
+        )
+    padded = weights + ["-"] * (len(names) - len(weights))
+    return {
+        name: backbones.load(name, weights=None if path == "-" else path)
+        for name, path in zip(names, padded, strict=True)
+    }
+
+
+def _pairs(options: argparse.Namespace, dataset: Any, models: dict[str, Any]) -> list[Any]:
+    from shapjax.core.checks import one_of, whole_number
+    from shapjax.core.files import printable
+    from shapjax.evaluate.mining import mine_pairs, read_pairs
+
+    asked = options.pairs
+    if asked != "all" and not asked.isdigit():
+        return read_pairs(Path(asked), dataset)
+    count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
+    by = one_of(options.paired_by or next(iter(models)), tuple(models), "paired-by")
+    with _Bar("pairing", "files", options.quiet) as bar:
+        mined = mine_pairs(
+            dataset,
+            models[by],
+            count=count,
+            seed=options.seed,
+            broken=options.broken,
+            progress=bar.update,
+        )
+    for path, reason in mined.broken.items():
+        print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)
+    return mined.pairs
+
+
+class _Bar:
+    """A progress bar on standard error with the time that is left.
+
+    What is done at its first update was done before, and says nothing of the speed.
+    """
+
+    def __init__(self, what: str, unit: str, quiet: bool) -> None:
+        self._settings: dict[str, Any] = {"desc": what, "unit": f" {unit}", "disable": quiet}
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` are finished."""
+        from tqdm import tqdm
+
+        if self._bar is None:
+            # The mean speed of the whole run: rows of one pair differ a thousandfold.
+            self._bar = tqdm(
+                total=total, initial=done, smoothing=0, file=sys.stderr, **self._settings
+            )
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)

@@ -1,0 +1,387 @@
+"""Explain every pair by every method and measure the explanations, row by row, durably.
+
+Rows do not depend on the order, the number or the sharding of pairs: the random numbers of a pair
+come from the seed and the pair's own name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shapjax.backbones.record import Backbone
+from shapjax.core.checks import one_of, whole_number
+from shapjax.core.errors import MemoryRefused, ShapjaxError
+from shapjax.core.evaluate import Progress
+from shapjax.core.stream import stream
+from shapjax.evaluate import metrics
+from shapjax.evaluate.datasets.record import ClassMask, DataSet
+from shapjax.evaluate.mining import Pair, digest_of_pairs, stable_hash, write_pairs
+from shapjax.evaluate.store import Row, Store, read
+from shapjax.explainers.explain import METHODS, explain
+from shapjax.explainers.explanation import Explanation, Side
+from shapjax.explainers.transport import region_shares
+from shapjax.games.backgrounds import background, feature_cells
+from shapjax.games.folder import digest_of
+from shapjax.games.images import load_image
+from shapjax.games.match import embeddings_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+STEPS = 10
+"""Points of the insertion and deletion curves, less one."""
+
+CELLS = ("features", "grid")
+"""Players that are cells of the feature map."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is computed for each pair.
+
+    Attributes:
+        methods: names of ``shapjax.explainers.explain.METHODS``.
+        orders: 1, 2 or both; a method is asked for the orders that it has.
+        seed: of the random numbers.
+        budget: the most evaluations of methods on feature maps; by default the paper's.
+        superpixel_budget: the most evaluations of methods that run the network on every
+            coalition; by default the paper's.
+    """
+
+    methods: tuple[str, ...]
+    orders: tuple[int, ...] = (1, 2)
+    seed: int = 0
+    budget: int | None = None
+    superpixel_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            one_of(name, tuple(METHODS), "method")
+        for order in self.orders:
+            whole_number(order, "order", low=1, high=2)
+        for name in ("budget", "superpixel_budget"):
+            if getattr(self, name) is not None:
+                whole_number(getattr(self, name), name, low=1)
+        if not self.tasks:
+            raise ShapjaxError(
+                f"methods {', '.join(self.methods)} have nothing of order "
+                f"{' or '.join(map(str, self.orders))}; ask for the other order."
+            )
+
+    @property
+    def tasks(self) -> list[tuple[str, int]]:
+        """Every method with every order that it has and that is asked for."""
+        return [
+            (method, order)
+            for method in dict.fromkeys(self.methods)
+            for order in sorted(set(self.orders))
+            if METHODS[method].players[order - 1]
+        ]
+
+    @staticmethod
+    def on_maps(method: str, order: int) -> bool:
+        """Whether a method plays on a feature map, so that the network runs but once."""
+        return METHODS[method].players[order - 1][0] == "features"
+
+    def budget_of(self, method: str, order: int) -> int | None:
+        """Evaluations that a method may use; None for a closed form."""
+        record = METHODS[method]
+        if record.budgets is None:
+            return None
+        most = self.budget if self.on_maps(method, order) else self.superpixel_budget
+        usual = record.budgets[order - 1]
+        return usual if most is None else min(usual, most)
+
+
+class Loaded(NamedTuple):
+    """The files of a pair.
+
+    Attributes:
+        pair: which.
+        query: the training picture.
+        retrieved: the validation picture.
+        masks: where the class is in each, at the size of the network's input; None: no masks.
+    """
+
+    pair: Pair
+    query: Image.Image
+    retrieved: Image.Image
+    masks: tuple[ClassMask, ClassMask] | None
+
+
+def plan_of(
+    dataset: DataSet, pairs: Sequence[Pair], backbones: Mapping[str, Backbone], settings: Settings
+) -> dict[str, Any]:
+    """What the rows of a run depend on, as JSON."""
+    from shapjax import __version__
+
+    return {
+        "dataset": dataset.name,
+        "root": str(dataset.root.resolve()),
+        "pairs": digest_of_pairs(list(pairs)),
+        "seed": settings.seed,
+        "backbones": {name: digest_of(model) for name, model in backbones.items()},
+        "methods": [[*task, settings.budget_of(*task)] for task in settings.tasks],
+        "precision": jnp.result_type(float).name,
+        "versions": {"shapjax": __version__, "jax": jax.__version__},
+    }
+
+
+def run(
+    dataset: DataSet,
+    pairs: Sequence[Pair],
+    backbones: Mapping[str, Backbone],
+    settings: Settings,
+    out: str | os.PathLike[str],
+    *,
+    shard: int = 0,
+    shards: int = 1,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Explain and measure every pair; go on where an earlier run was ended.
+
+    Args:
+        dataset: of the pairs.
+        pairs: from ``mine_pairs`` or ``read_pairs``.
+        backbones: networks by the name that rows carry.
+        settings: methods, orders and budgets.
+        out: folder of the rows (see ``shapjax.evaluate.store``) and of ``pairs.csv``.
+        shard: this process computes ``pairs[shard::shards]``.
+        shards: how many processes there are.
+        progress: called with (done, total) rows of this shard.
+
+    Returns:
+        The rows of all shards that there are. Where a pair could not be explained or measured
+        its row has the reason as ``error``, and no numbers.
+
+    Raises:
+        ShapjaxError: the folder holds another run or cannot be written, a pair is listed twice,
+            or second order is asked of a data set without masks.
+    """
+    names = [pair.id for pair in pairs]
+    if len(set(names)) < len(names):
+        raise ShapjaxError("some pairs are listed twice, expected each once; mend the list.")
+    if 2 in settings.orders and not dataset.has_masks:
+        raise ShapjaxError(
+            f"{dataset.root} has no masks, so what order 2 finds cannot be measured; ask for "
+            "order 1."
+        )
+    own = list(pairs)[shard::shards]
+    plan = plan_of(dataset, pairs, backbones, settings)
+    tasks = [(name, *task) for name in backbones for task in settings.tasks]
+    total = len(own) * len(tasks)
+    with Store.open(out, plan, shard=shard, shards=shards) as store:
+        write_pairs(Path(out) / "pairs.csv", list(pairs))
+
+        def tell() -> None:
+            if progress is not None:
+                left = sum((pair.id, *task) not in store.done() for pair in own for task in tasks)
+                progress(total - left, total)
+
+        tell()
+        # Methods on feature maps take seconds a pair, the others minutes: theirs come last.
+        for on_maps in (True, False):
+            some = [task for task in settings.tasks if settings.on_maps(*task) is on_maps]
+            for name, model in backbones.items():
+                _run_backbone(dataset, own, name, model, some, settings, store, tell)
+        store.finish()
+    return read(out)
+
+
+def _run_backbone(
+    dataset: DataSet,
+    pairs: list[Pair],
+    name: str,
+    model: Backbone,
+    tasks: list[tuple[str, int]],
+    settings: Settings,
+    store: Store,
+    tell: Any,
+) -> None:
+    def missing(pair: Pair) -> list[tuple[str, int]]:
+        return [task for task in tasks if (pair.id, name, *task) not in store.done()]
+
+    read_pair = _reader(dataset, model.preprocessing.size)
+    seen: set[tuple[str, int]] = set()
+    for pair, loaded in stream(read_pair, [pair for pair in pairs if missing(pair)], ahead=2):
+        judge = None
+        for method, order in missing(pair):
+            row: Row = {"pair": pair.id, "backbone": name, "method": method, "order": order}
+            try:
+                if isinstance(loaded, ShapjaxError):
+                    raise loaded
+                judge = judge or Judge(model, loaded)
+                row |= _measured(judge, model, loaded, method, order, settings)
+                row["warm"] = (method, order) in seen
+                row["error"] = None
+            except MemoryRefused:
+                raise
+            except ShapjaxError as error:
+                row["error"] = f"{error}{_where_not_finite(model, loaded)}"
+            seen.add((method, order))
+            store.append(row)
+            tell()
+
+
+def _reader(dataset: DataSet, size: int) -> Any:
+    validation = {item.name: item for item in dataset.validation}
+    training = {item.name: item for item in dataset.training}
+
+    def read_pair(pair: Pair) -> Loaded:
+        items = training[pair.training], validation[pair.validation]
+        masks = [dataset.class_mask(item, pair.category, size) for item in items]
+        pictures = [load_image(item.image) for item in items]
+        both = None if masks[0] is None or masks[1] is None else (masks[0], masks[1])
+        return Loaded(pair, pictures[0], pictures[1], both)
+
+    return read_pair
+
+
+def _measured(
+    judge: Judge, model: Backbone, loaded: Loaded, method: str, order: int, settings: Settings
+) -> Row:
+    key = jax.random.fold_in(jax.random.key(settings.seed), stable_hash(loaded.pair.id))
+    explanation = explain(
+        model,
+        loaded.query,
+        loaded.retrieved,
+        method=method,
+        order=order,
+        budget=settings.budget_of(method, order),
+        key=key,
+    )
+    numbers = judge.first_order(explanation) if order == 1 else judge.second_order(explanation)
+    numbers |= {
+        "inefficiency": metrics.inefficiency(explanation),
+        "similarity": explanation.similarity,
+        "seconds": explanation.seconds,
+    }
+    row: Row = {name: _number(value) for name, value in numbers.items()}
+    row["evaluations"] = explanation.evaluations
+    return row
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has them: NaN is nothing."""
+    return None if np.isnan(value) else float(value)
+
+
+class Judge:
+    """Measures explanations of one pair by one network.
+
+    Args:
+        model: the network.
+        loaded: the pair.
+    """
+
+    def __init__(self, model: Backbone, loaded: Loaded) -> None:
+        self._model = model
+        self._masks = loaded.masks
+        query, retrieved = (
+            model.resize(image, fit="stretch") for image in (loaded.query, loaded.retrieved)
+        )
+        self._pictures = query, retrieved
+        self._blurs = background("blur", query, model), background("blur", retrieved, model)
+        self._means = background("mean", query, model), background("mean", retrieved, model)
+        self._query = self._unit(self._pictures[0][None])[0]
+
+    def _unit(self, pictures: np.ndarray) -> np.ndarray:
+        found = np.asarray(embeddings_of(self._model, jnp.asarray(pictures, jnp.float32)))
+        found = found.astype(np.float64)
+        norms = np.linalg.norm(found, axis=1, keepdims=True)
+        if not np.isfinite(norms).all():
+            raise ShapjaxError(f"{self._model.name} gives NaN or infinity for censored pictures.")
+        return found / np.maximum(norms, np.finfo(np.float64).tiny)
+
+    def _with_query(self, pictures: np.ndarray) -> np.ndarray:
+        return self._unit(pictures) @ self._query
+
+    def _between(self, queries: np.ndarray, retrieved: np.ndarray) -> np.ndarray:
+        both = self._unit(np.concatenate([queries, retrieved]))
+        return (both[: len(queries)] * both[len(queries) :]).sum(axis=1)
+
+    def first_order(self, explanation: Explanation) -> dict[str, float]:
+        """Metrics of a heat map over the retrieved picture."""
+        heat = self._map(explanation, explanation.heat("retrieved"), "retrieved")
+        picture, blur, mean = self._pictures[1], self._blurs[1], self._means[1]
+        similarity = self._with_query
+        found = {
+            "faithfulness": metrics.faithfulness(similarity, picture, heat, blur),
+            "faithfulness_v1": metrics.faithfulness(
+                similarity, picture, heat, mean, share=metrics.SHARE_V1
+            ),
+            "deletion": metrics.deletion(similarity, picture, heat, blur, steps=STEPS).area,
+            "insertion": metrics.insertion(similarity, picture, heat, blur, steps=STEPS).area,
+        }
+        if self._masks is not None:
+            found["pointing"] = metrics.pointing_game(heat, *self._masks[1])
+        return found
+
+    def second_order(self, explanation: Explanation) -> dict[str, float]:
+        """Metrics of what the object in the query is projected to in the retrieved picture."""
+        assert self._masks is not None
+        mask, (true, void) = self._masks[0].shown, self._masks[1]
+        if not mask.any():
+            nothing = float("nan")
+            return dict.fromkeys(("faithfulness", "distance_v1", "mean_iou", "iou"), nothing)
+        arriving = region_shares(explanation, "query", mask=mask) @ explanation.cross
+        projected = self._map(explanation, arriving, "retrieved")
+        found = metrics.top_pixels(projected, int(true.sum()))
+        faithful = [
+            metrics.second_order_faithfulness(self._between, self._pictures, blanks, mask, found)
+            for blanks in (self._blurs, self._means)
+        ]
+        return {
+            "faithfulness": faithful[0],
+            "distance_v1": 1 - faithful[1],
+            "mean_iou": metrics.mean_iou(found, true, void),
+            "iou": metrics.iou(found, true, void),
+        }
+
+    def _map(self, explanation: Explanation, values: np.ndarray, side: Side) -> np.ndarray:
+        """Values of the players of a picture at each pixel.
+
+        Cells of a feature map are interpolated bilinearly, as class activation maps are (Zhou et
+        al. 2016); other players have the value of their part everywhere.
+        """
+        values = np.asarray(values, np.float64)
+        if not np.isfinite(values).all():
+            raise ShapjaxError(f"{explanation.method} gives NaN or infinity for this pair.")
+        labels = explanation.players(side)
+        kind = METHODS[explanation.method].players[explanation.order - 1][0]
+        if kind not in CELLS:
+            return values[labels]
+        return upsampled(values.reshape(feature_cells(self._model)), len(labels))
+
+
+def upsampled(cells: np.ndarray, size: int) -> np.ndarray:
+    """A map of cells [h, w] over a picture, bilinear between their centres, [size, size]."""
+    height, width = cells.shape
+    rows, columns = (_weights(count, size) for count in (height, width))
+    return rows @ cells @ columns.T
+
+
+def _weights(count: int, size: int) -> np.ndarray:
+    """What each of ``count`` cells gives to each of ``size`` pixels, [size, count]."""
+    at = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
+    return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(count)))
+
+
+def _where_not_finite(model: Backbone, loaded: Any) -> str:
+    """Which layer first gives NaN or infinity, and for which picture; nothing if none does."""
+    if not isinstance(loaded, Loaded):
+        return ""
+    for name, picture in zip(loaded.pair[1::-1], (loaded.query, loaded.retrieved), strict=True):
+        rgb = model.resize(picture, fit="stretch")
+        for layer, found in model.maps(model.normalise(jnp.asarray(rgb)[None])).items():
+            if not np.isfinite(np.asarray(found)).all():
+                return f" The first layer to do so is {layer}, for {name}."
+    return ""

@@ -1,0 +1,214 @@
+"""The paper's tables from rows of results: means, standard errors, and what was published."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from shapjax.core.files import write_whole
+from shapjax.evaluate.published import METHODS_OF_PAPER, NETWORKS, Published, published
+from shapjax.evaluate.store import Row
+
+METRICS: dict[tuple[str, int], str] = {
+    ("faithfulness", 1): "Faithfulness, first order (higher is better)",
+    ("inefficiency", 1): "Inefficiency, first order (0 is best)",
+    ("deletion", 1): "Area under deletion (lower is better)",
+    ("insertion", 1): "Area under insertion (higher is better)",
+    ("pointing", 1): "Pointing game (higher is better)",
+    ("faithfulness_v1", 1): "Faithfulness of v1, first order (higher is better)",
+    ("seconds", 1): "Seconds, first order",
+    ("faithfulness", 2): "Faithfulness, second order (higher is better)",
+    ("mean_iou", 2): "mIoU, second order (higher is better)",
+    ("inefficiency", 2): "Inefficiency, second order (0 is best)",
+    ("distance_v1", 2): "Distance of v1, second order (lower is better)",
+    ("seconds", 2): "Seconds, second order",
+}
+"""Every metric that is printed, by name and order, in the order of printing."""
+
+
+class Cell(NamedTuple):
+    """A number of a table.
+
+    Attributes:
+        metric: key of ``METRICS``, with the order.
+        order: 1 or 2.
+        network: the backbone, by our name or (published ones) the paper's.
+        method: name.
+        mean: over pairs.
+        standard_error: of the mean; None with fewer than two pairs, or where none is printed.
+        count: pairs; 0 of a published number.
+        published: what the paper prints for the same network, method and metric.
+    """
+
+    metric: str
+    order: int
+    network: str
+    method: str
+    mean: float
+    standard_error: float | None
+    count: int
+    published: Published | None
+
+
+def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
+    """Mean and standard error of every metric, backbone, method and order.
+
+    Pairs for which a metric is not defined are left out of its mean. Of seconds the first
+    explanation of each kind in a process, which is compiled, is left out where there are others.
+
+    Args:
+        rows: from ``run`` or ``store.read``.
+        dataset: name, which says what was published.
+    """
+    known = published(dataset)
+    cells = []
+    groups: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["backbone"], row["method"], row["order"]), []).append(row)
+    for metric, order in METRICS:
+        for (network, method, own), group in groups.items():
+            values = _values(group, metric) if own == order else []
+            if not values:
+                continue
+            error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
+            cells.append(
+                Cell(
+                    metric,
+                    order,
+                    network,
+                    method,
+                    float(np.mean(values)),
+                    None if error is None else float(error),
+                    len(values),
+                    known.get((metric, order, NETWORKS.get(network, ""), method)),
+                )
+            )
+    return cells
+
+
+def _values(group: list[Row], metric: str) -> list[float]:
+    if metric == "seconds" and any(row.get("warm") for row in group):
+        group = [row for row in group if row.get("warm")]
+    return [row[metric] for row in group if row.get(metric) is not None]
+
+
+def markdown(cells: Sequence[Cell], dataset: str) -> str:
+    """One table for each metric: a line for each network, a column for each method.
+
+    Lines in italics are the paper's numbers for its own networks.
+    """
+    parts = []
+    for title, methods, lines in _tables(cells, dataset):
+        rule = "|".join("---" for _ in range(len(methods) + 1))
+        rows = [f"**{title}**", "", f"| network | {' | '.join(methods)} |", f"|{rule}|"]
+        for network, texts, ours in lines:
+            shown = network if ours else f"*{network}, published*"
+            values = [text if ours or not text else f"*{text}*" for text in texts]
+            rows.append(f"| {shown} | {' | '.join(values)} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(cells: Sequence[Cell], dataset: str) -> str:
+    """The tables of ``markdown`` as LaTeX, one ``tabular`` for each metric."""
+    parts = []
+    for title, methods, lines in _tables(cells, dataset):
+        rows = [
+            r"\begin{table}",
+            rf"\caption{{{_tex(title)}}}",
+            rf"\begin{{tabular}}{{l{'r' * len(methods)}}}",
+            rf"network & {' & '.join(methods)} \\ \hline",
+        ]
+        for network, texts, ours in lines:
+            shown = _tex(network) if ours else rf"\emph{{{_tex(network)}, published}}"
+            rows.append(rf"{shown} & {' & '.join(map(_tex, texts))} \\")
+        rows += [r"\end{tabular}", r"\end{table}"]
+        parts.append("\n".join(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def comma_separated(cells: Sequence[Cell]) -> str:
+    """One line for each cell, with all digits."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*Cell._fields[:-1], "published", "published_standard_error"])
+    for cell in cells:
+        theirs = cell.published or (None, None)
+        table.writerow([*cell[:-1], *theirs])
+    return text.getvalue()
+
+
+def write_tables(
+    folder: str | os.PathLike[str], rows: Sequence[Row], dataset: str
+) -> dict[str, Path]:
+    """Write ``tables.md``, ``tables.csv`` and ``tables.tex``; their paths by ending.
+
+    Raises:
+        ShapjaxError: the folder cannot be written.
+    """
+    cells = summarise(rows, dataset)
+    written = {
+        "md": markdown(cells, dataset),
+        "csv": comma_separated(cells),
+        "tex": latex(cells, dataset),
+    }
+    paths = {ending: Path(folder) / f"tables.{ending}" for ending in written}
+    for ending, text in written.items():
+        write_whole(paths[ending], text.encode())
+    return paths
+
+
+Line = tuple[str, list[str], bool]
+"""A network, its number by each method as text, and whether it is ours."""
+
+
+def _tables(cells: Sequence[Cell], dataset: str) -> list[tuple[str, list[str], list[Line]]]:
+    """Title, methods and lines of each metric that has a number of ours."""
+    known = published(dataset)
+    found = []
+    for (metric, order), title in METRICS.items():
+        own = {(c.network, c.method): c for c in cells if (c.metric, c.order) == (metric, order)}
+        theirs = {k[2:]: number for k, number in known.items() if k[:2] == (metric, order)}
+        if not own:
+            continue
+        methods = _in_order({method for _, method in [*own, *theirs]})
+        lines: list[Line] = []
+        for network in dict.fromkeys(network for network, _ in own):
+            some = [own.get((network, method)) for method in methods]
+            lines.append((network, ["" if cell is None else _text(cell) for cell in some], True))
+        for network in dict.fromkeys(network for network, _ in theirs):
+            numbers = [theirs.get((network, method)) for method in methods]
+            texts = ["" if n is None else _number(n.value, n.standard_error) for n in numbers]
+            lines.append((network, texts, False))
+        found.append((title, methods, lines))
+    return found
+
+
+def _in_order(methods: set[str]) -> list[str]:
+    """The paper's columns in its order, then the others by name."""
+    return [name for name in METHODS_OF_PAPER if name in methods] + sorted(
+        methods - set(METHODS_OF_PAPER)
+    )
+
+
+def _text(cell: Cell) -> str:
+    return _number(cell.mean, cell.standard_error)
+
+
+def _number(value: float, error: float | None) -> str:
+    digits = 2 if abs(value) < 10 else 1
+    # Seconds of the fast methods would be all zeros.
+    digits = 3 if 0 < abs(value) < 0.1 and error is not None and error < 0.005 else digits
+    shown = f"{value:.{digits}f}"
+    return shown if error is None else f"{shown} ± {error:.{digits}f}"
+
+
+def _tex(text: str) -> str:
+    return text.replace("_", r"\_").replace("±", r"$\pm$")

@@ -1,0 +1,305 @@
+"""Data sets in their publishers' layouts, and pairs that are mined from them."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_set_folders import (
+    coco_folder,
+    cub_folder,
+    plain_folder,
+    save,
+    scene,
+    sop_folder,
+    voc_folder,
+    voc_part_folder,
+)
+
+import shapjax as sj
+from shapjax.core.stream import stream
+from shapjax.evaluate.datasets import VOID, open_dataset
+from shapjax.evaluate.mining import (
+    Pair,
+    conditional_neighbours,
+    digest_of_pairs,
+    mine_pairs,
+    read_pairs,
+    write_pairs,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sj.backbones.load("shapjax_tiny")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHAPJAX_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("layout", [voc_folder, voc_part_folder])
+def test_voc(tmp_path, layout):
+    found = open_dataset("voc", layout(tmp_path))
+    assert [item.name for item in found.training] == ["t0", "t1", "t2", "t3", "t4", "t5"]
+    assert [item.name for item in found.validation] == ["v0", "v1", "v2", "v3"]
+    assert found.classes[1] == "aeroplane"
+    assert found.classes[20] == "tvmonitor"
+    labels = found.read_labels(found.training[1])
+    np.testing.assert_array_equal(labels, scene(2, 1)[1])
+    shown, void = found.class_mask(found.training[1], "bicycle", 24)
+    np.testing.assert_array_equal(shown, (labels == 2)[1::2, 1::2])
+    assert not void.any()
+
+
+def test_voc_as_its_archive_unfolds(tmp_path):
+    voc_folder(tmp_path / "VOCdevkit" / "VOC2012", void=True)
+    found = open_dataset("voc", tmp_path)
+    labels = found.read_labels(found.validation[0])
+    assert (labels[:4] == VOID).all()
+    shown, void = found.class_mask(found.validation[0], "aeroplane", 48)
+    assert void[:4].all()
+    assert not (shown & void).any()
+
+
+def test_coco_with_stuff(tmp_path):
+    found = open_dataset("coco", coco_folder(tmp_path, stuff=True))
+    assert (len(found.training), len(found.validation)) == (3, 2)
+    assert found.classes[2] == "bicycle"
+    expected = scene(2, 1)[1].astype(int)
+    expected[expected == 0] = VOID
+    np.testing.assert_array_equal(found.read_labels(found.training[1]), expected)
+
+
+def test_coco_with_instances(tmp_path):
+    found = open_dataset("coco", coco_folder(tmp_path, stuff=False))
+    assert found.classes == {1: "thing 1", 2: "thing 2", 3: "thing 3"}
+    # The crowd runs down the first two columns, but not over the object.
+    expected = scene(2, 1)[1].astype(int)
+    expected[:, :2] = np.where(expected[:, :2] == 0, VOID, expected[:, :2])
+    np.testing.assert_array_equal(found.read_labels(found.training[1]), expected)
+
+
+def test_cub(tmp_path):
+    found = open_dataset("cub", cub_folder(tmp_path))
+    assert (len(found.training), len(found.validation)) == (4, 2)
+    item = found.training[1]
+    assert item.classes == (2,)
+    assert found.classes == {1: "001.Bird_1", 2: "002.Bird_2"}
+    # Most annotators saw the bird; the column that one of five saw is none.
+    np.testing.assert_array_equal(found.read_labels(item), scene(2, 1)[1])
+
+
+def test_sop_has_neighbours_among_the_other_pictures_of_a_product(tmp_path, model):
+    found = open_dataset("sop", sop_folder(tmp_path))
+    assert not found.has_masks
+    mined = mine_pairs(found, model)
+    assert {pair.id for pair in mined.pairs} == {
+        "bicycle_final/1_0.JPG|bicycle_final/1_1.JPG|1",
+        "bicycle_final/1_1.JPG|bicycle_final/1_0.JPG|1",
+        "bicycle_final/2_2.JPG|bicycle_final/2_3.JPG|2",
+        "bicycle_final/2_3.JPG|bicycle_final/2_2.JPG|2",
+    }
+    assert mined.alone == ["bicycle_final/3_4.JPG"]
+
+
+def test_a_plain_folder(tmp_path, model):
+    found = open_dataset("folder", plain_folder(tmp_path / "a"))
+    assert found.training == found.validation
+    assert len(found.items) == 4
+    pairs = mine_pairs(found, model).pairs
+    assert {(p.validation, p.training) for p in pairs} == {
+        ("p0", "p2"),
+        ("p2", "p0"),
+        ("p1", "p3"),
+        ("p3", "p1"),
+    }
+    assert {pair.category for pair in pairs} == {"red square", "blue square"}
+    split = open_dataset("folder", plain_folder(tmp_path / "b", split=True))
+    assert [item.name for item in split.validation] == ["p2", "p3"]
+
+
+def test_roots_that_are_none(tmp_path):
+    with pytest.raises(sj.ShapjaxError, match="is not a folder"):
+        open_dataset("voc", tmp_path / "nowhere")
+    with pytest.raises(sj.ShapjaxError, match="expected one of voc, coco"):
+        open_dataset("imagenet", tmp_path)
+    for name in ("voc", "coco", "cub", "sop", "folder"):
+        with pytest.raises(sj.ShapjaxError, match=r"the root of this data set holds .*"):
+            open_dataset(name, tmp_path)
+    voc_folder(tmp_path)
+    (tmp_path / "ImageSets" / "Segmentation" / "val.txt").write_text("\n")
+    with pytest.raises(sj.ShapjaxError, match="6 training and 0 validation"):
+        open_dataset("voc", tmp_path)
+    (tmp_path / "images.csv").write_text("image,split\na,train\nb,test\n")
+    with pytest.raises(sj.ShapjaxError, match="line 3 of"):
+        open_dataset("voc", tmp_path)
+
+
+def test_broken_files_are_reported_together_and_skipped_by_choice(tmp_path, model):
+    root = voc_folder(tmp_path / "voc")
+    (root / "JPEGImages" / "t0.jpg").unlink()
+    (root / "JPEGImages" / "t1.jpg").write_bytes(b"not a picture")
+    (root / "SegmentationClass" / "v0.png").write_bytes(b"not a mask")
+    save(root / "SegmentationClass" / "v1.png", np.zeros((8, 8, 3), np.uint8))
+    found = open_dataset("voc", root)
+    with pytest.raises(sj.ImageError) as caught:
+        mine_pairs(found, model)
+    for name in ("4 files", "t0.jpg: does not exist", "t1.jpg", "v0.png", "v1.png has colours"):
+        assert name in str(caught.value)
+    mined = mine_pairs(found, model, broken="skip")
+    assert {path.name for path in mined.broken} == {"t0.jpg", "t1.jpg", "v0.png", "v1.png"}
+    assert {pair.validation for pair in mined.pairs} == {"v2", "v3"}
+    assert not {pair.training for pair in mined.pairs} & {"t0", "t1"}
+    with pytest.raises(sj.ShapjaxError, match="expected one of fail, skip"):
+        mine_pairs(found, model, broken="ignore")
+
+
+def test_neighbours_are_the_nearest_that_show_the_class(model, tmp_path):
+    found = open_dataset("voc", voc_folder(tmp_path))
+    mined = mine_pairs(found, model)
+    assert len(mined.pairs) == 4
+
+    def unit(item):
+        picture = model.resize(sj.load_image(item.image), fit="stretch")
+        vector = np.asarray(model.embed(model.normalise(picture)[None]), float)[0]
+        return vector / np.linalg.norm(vector)
+
+    for pair in mined.pairs:
+        item = next(item for item in found.validation if item.name == pair.validation)
+        number = found.number(pair.category)
+        cosines = {
+            other.name: unit(item) @ unit(other)
+            for other in found.training
+            if (found.read_labels(other) == number).any()
+        }
+        assert (found.read_labels(item) == number).mean() > 0.05
+        assert pair.training == max(cosines, key=cosines.__getitem__)
+        assert pair.similarity == pytest.approx(max(cosines.values()), abs=1e-5)
+
+
+def test_neighbours_in_blocks_are_exact(monkeypatch):
+    """Beside the whole matrix of cosines; of equal ones the first, never the query itself."""
+    monkeypatch.setattr("shapjax.evaluate.mining.QUERIES", 4)
+    monkeypatch.setattr("shapjax.evaluate.mining.ROWS", 8)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(21, 5)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    rows[13] = rows[2]
+    queries = np.concatenate([rows[:9], rows[13:14]])
+    own = np.array([*range(9), -1])
+    classes = np.arange(10) % 3
+    members = {number: np.flatnonzero(rng.random(21) < 0.6) for number in range(3)}
+    members[0] = np.union1d(members[0], [2, 13])
+    best, cosines = conditional_neighbours(queries, rows, members, classes, own)
+    whole = queries @ rows.T
+    for place in range(10):
+        allowed = np.full(21, -np.inf)
+        allowed[members[classes[place]]] = whole[place, members[classes[place]]]
+        if own[place] >= 0:
+            allowed[own[place]] = -np.inf
+        assert cosines[place] == pytest.approx(allowed.max(), abs=1e-6)
+        assert allowed[best[place]] == pytest.approx(allowed.max(), abs=1e-6)
+    assert best[9] == 2
+
+
+def test_mining_is_deterministic_cached_and_goes_by_names(tmp_path, model, monkeypatch):
+    found = open_dataset("voc", voc_folder(tmp_path / "voc"))
+    first = mine_pairs(found, model, seed=3).pairs
+    seen = []
+    monkeypatch.setattr("shapjax.games.folder.load_image", lambda path: seen.append(path))
+    assert mine_pairs(found, model, seed=3).pairs == first
+    assert not seen  # nothing is read again
+    assert mine_pairs(found, model, seed=3, count=2).pairs == first[:2]
+    # Another order of the lists is the same data set.
+    turned = open_dataset("voc", tmp_path / "voc")
+    turned = type(turned)(
+        **{**vars(turned), "validation": turned.validation[::-1], "training": turned.training}
+    )
+    assert mine_pairs(turned, model, seed=3).pairs == first
+
+
+def test_small_classes_are_not_drawn(tmp_path, model):
+    root = voc_folder(tmp_path / "voc")
+    picture, labels = scene(1, 7, share=0.04)
+    save(root / "JPEGImages" / "v0.jpg", picture)
+    save(root / "SegmentationClass" / "v0.png", labels)
+    # Void counts among all pixels, but belongs to no class.
+    picture, labels = scene(2, 7, share=0.25)
+    labels[labels == 2] = 255
+    save(root / "SegmentationClass" / "v1.png", labels)
+    mined = mine_pairs(open_dataset("voc", root), model)
+    assert sorted(mined.alone) == ["v0", "v1"]
+    assert {pair.validation for pair in mined.pairs} == {"v2", "v3"}
+
+
+def test_pairs_are_written_and_read(tmp_path):
+    found = open_dataset("voc", voc_folder(tmp_path / "voc"))
+    pairs = [Pair("v1", "t3", "bicycle", 0.5), Pair("v0", "t0", "aeroplane", 0.25)]
+    write_pairs(tmp_path / "pairs.csv", pairs)
+    assert read_pairs(tmp_path / "pairs.csv", found) == pairs
+    assert digest_of_pairs(pairs) == digest_of_pairs(pairs[::-1])
+    assert digest_of_pairs(pairs) != digest_of_pairs(pairs[:1])
+    write_pairs(tmp_path / "other.csv", [Pair("v9", "t3", "unicorn", 0.5)])
+    with pytest.raises(sj.ShapjaxError, match=r"2 names \(unicorn, v9\)"):
+        read_pairs(tmp_path / "other.csv", found)
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(sj.ShapjaxError, match="cannot be read as a table of pairs"):
+        read_pairs(tmp_path / "other.csv", found)
+
+
+def test_a_stream_is_in_order_bounded_and_hands_on_errors():
+    running, most = set(), []
+
+    def read(number):
+        running.add(number)
+        most.append(number)
+        if number == 5:
+            raise sj.ShapjaxError("number five")
+        return 2 * number
+
+    seen = []
+    for number, value in stream(read, list(range(40)), threads=2, ahead=4):
+        seen.append(number)
+        if number == 5:
+            assert str(value) == "number five"
+        else:
+            assert value == 2 * number
+        assert max(most) <= number + 2 * (4 + 2) + 2  # not far ahead of its reader
+    assert seen == list(range(40))
+    assert list(stream(read, [])) == []
+
+
+def test_a_crowd_that_does_not_fill_its_picture(tmp_path):
+    root = coco_folder(tmp_path, stuff=False)
+    path = root / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][1]["segmentation"]["counts"] = [0, 5]
+    path.write_text(json.dumps(content))
+    found = open_dataset("coco", root)
+    with pytest.raises(sj.ImageError, match="run lengths"):
+        found.read_labels(found.validation[0])
+
+
+def test_the_part_of_voc_at_hand():
+    """Shares of classes over 5% as the list of the part states them."""
+    folder = Path(os.environ.get("SHAPJAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    root = folder / "voc_mini"
+    if not root.is_dir():
+        pytest.skip("needs the part of Pascal VOC that $SHAPJAX_DATA has")
+    found = open_dataset("voc", root)
+    assert (len(found.training), len(found.validation)) == (160, 150)
+    items = {item.name: item for item in found.items}
+    with (root / "images.csv").open() as lines:
+        for row in list(csv.DictReader(lines))[::20]:
+            labels = found.read_labels(items[row["image"]])
+            shares = {
+                name: round(float((labels == number).mean()), 4)
+                for number, name in found.classes.items()
+                if (labels == number).mean() > 0.05
+            }
+            stated = dict(part.split(":") for part in row["classes_over_5pct"].split())
+            assert {name: float(share) for name, share in stated.items()} == shares

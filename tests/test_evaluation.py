@@ -1,0 +1,374 @@
+"""The command ``shapjax evaluate``: from a folder of pictures to the tables, whatever ends it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from data_set_folders import sop_folder, voc_folder
+
+import shapjax as sj
+from shapjax.cli import main
+from shapjax.evaluate.datasets import open_dataset
+from shapjax.evaluate.mining import mine_pairs
+from shapjax.evaluate.run import Judge, Settings, _reader, run, upsampled
+from shapjax.evaluate.store import key_of, read
+from shapjax.evaluate.tables import summarise
+
+FAST = ("gradcam", "sam")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return sj.backbones.load("shapjax_tiny")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return voc_folder(tmp_path_factory.mktemp("voc"), void=True)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache, monkeypatch):
+    monkeypatch.setenv("SHAPJAX_CACHE", str(cache))
+
+
+@pytest.fixture(autouse=True)
+def _restore_precision():
+    before = jax.config.values["jax_enable_x64"]
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture(scope="module")
+def dataset(root):
+    return open_dataset("voc", root)
+
+
+@pytest.fixture(scope="module")
+def pairs(dataset, model, cache):
+    os.environ["SHAPJAX_CACHE"] = str(cache)
+    return mine_pairs(dataset, model).pairs
+
+
+@pytest.fixture(scope="module")
+def rows(dataset, pairs, model, tmp_path_factory):
+    """All pairs by methods without samples, and by one with."""
+    settings = Settings((*FAST, "gram-sam"), budget=200)
+    return run(dataset, pairs, {"shapjax_tiny": model}, settings, tmp_path_factory.mktemp("run"))
+
+
+def numbers(rows):
+    """Rows without what a clock says."""
+    return {key_of(row): {k: v for k, v in row.items() if k not in ("seconds", "warm")}
+            for row in rows}  # fmt: skip
+
+
+def close(rows, others):
+    """Whether rows agree, floating-point numbers to rounding."""
+    rows, others = numbers(rows), numbers(others)
+    assert rows.keys() == others.keys()
+    for key, row in rows.items():
+        for name, value in row.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(others[key][name], abs=1e-5), (key, name)
+            else:
+                assert value == others[key][name]
+
+
+def test_every_pair_has_every_number(rows, pairs):
+    assert len(rows) == len(pairs) * 5
+    for row in rows:
+        assert row["error"] is None
+        assert row["seconds"] > 0
+        expected = {
+            1: ("faithfulness", "faithfulness_v1", "deletion", "insertion", "pointing"),
+            2: ("faithfulness", "distance_v1", "mean_iou", "iou"),
+        }
+        for name in (*expected[row["order"]], "inefficiency", "similarity"):
+            assert np.isfinite(row[name]), (row, name)
+        if row["method"] == "gram-sam":
+            assert row["inefficiency"] < 1e-3
+    # What was compiled for the first pair is warm for the next.
+    assert {row["warm"] for row in rows if row["pair"] == pairs[0].id} == {False}
+    assert {row["warm"] for row in rows if row["pair"] == pairs[1].id} == {True}
+
+
+def test_numbers_are_those_of_the_metrics(dataset, pairs, model, rows):
+    """One row again, from the explanation and by hand."""
+    pair = pairs[0]
+    items = {item.name: item for item in dataset.items}
+    query, retrieved = items[pair.training], items[pair.validation]
+    why = sj.explain(model, query.image, retrieved.image, method="sam", order=2)
+    row = next(r for r in rows if (r["pair"], r["method"], r["order"]) == (pair.id, "sam", 2))
+    size = model.preprocessing.size
+    mask = dataset.class_mask(query, pair.category, size)[0]
+    true, void = dataset.class_mask(retrieved, pair.category, size)
+    labels = why.query_players
+    shares = np.bincount(labels.ravel(), mask.ravel()) / np.bincount(labels.ravel())
+    side = int(len(why.cross[0]) ** 0.5)
+    arriving = upsampled((shares @ why.cross).reshape(side, side), size)
+    kept = np.zeros(size * size, bool)
+    kept[np.argsort(-arriving.ravel(), kind="stable")[: true.sum()]] = True
+    kept = kept.reshape(size, size)
+    scores = [
+        (a & b & ~void).sum() / ((a | b) & ~void).sum() for a, b in ((kept, true), (~kept, ~true))
+    ]
+    assert row["mean_iou"] == pytest.approx(np.mean(scores), abs=1e-3)
+    assert row["inefficiency"] == pytest.approx(why.inefficiency, rel=1e-3)
+
+    heat = sj.explain(model, query.image, retrieved.image, method="sam", order=1)
+    judge = Judge(model, _reader(dataset, size)(pair))
+    found = judge.first_order(heat)
+    x, y = (model.resize(sj.load_image(i.image), fit="stretch") for i in (query, retrieved))
+    from scipy.ndimage import uniform_filter
+
+    window = max(3, 2 * round((25 * size / 224 - 1) / 2) + 1)
+    blur = uniform_filter(y, size=(window, window, 1), mode="reflect")
+    values = upsampled(np.asarray(heat.heat("retrieved"), float).reshape(side, side), size)
+    hidden = np.zeros(size * size, bool)
+    hidden[np.argsort(-values.ravel(), kind="stable")[: round(0.3 * size * size)]] = True
+    censored = np.where(hidden.reshape(size, size, 1), blur, y)
+
+    def cosine(a, b):
+        u, v = np.asarray(model.embed(model.normalise(jnp.asarray(np.stack([a, b])))), float)
+        return u @ v / np.linalg.norm(u) / np.linalg.norm(v)
+
+    assert found["faithfulness"] == pytest.approx(cosine(x, y) - cosine(x, censored), abs=1e-5)
+
+
+def test_cells_are_interpolated_between_their_centres():
+    # Two cells over four pixels have their centres at 0.5 and 2.5.
+    np.testing.assert_allclose(upsampled(np.array([[0.0, 1.0]] * 2), 4), [[0, 0.25, 0.75, 1]] * 4)
+    # Of an odd number of pixels a cell, the middle one is at the cell's centre.
+    cells = np.random.default_rng(0).normal(size=(3, 5))
+    np.testing.assert_allclose(upsampled(cells, 15)[2::5, 1::3], cells)
+    np.testing.assert_allclose(upsampled(np.full((3, 3), 2.0), 10), 2.0)
+
+
+def test_rows_depend_neither_on_order_nor_on_sharding(dataset, pairs, model, rows, tmp_path):
+    settings = Settings((*FAST, "gram-sam"), budget=200)
+    for shard in (1, 0):
+        turned = pairs[::-1]
+        found = run(
+            dataset, turned, {"shapjax_tiny": model}, settings, tmp_path, shard=shard, shards=2
+        )
+    assert {path.suffix for path in tmp_path.glob("rows-*-of-00002.*")} == {".jsonl", ".npz"}
+    close(found, rows)
+
+
+def test_nothing_is_computed_twice(dataset, pairs, model, rows, tmp_path, monkeypatch):
+    settings = Settings(FAST, orders=(1,))
+    models = {"shapjax_tiny": model}
+
+    def stop(done, total):
+        assert total == 8
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, pairs, models, settings, tmp_path, progress=stop)
+    assert len(read(tmp_path)) == 5
+    seen = []
+    explain = sj.explain
+
+    def counted(*args, **named):
+        seen.append(named["method"])
+        return explain(*args, **named)
+
+    monkeypatch.setattr("shapjax.evaluate.run.explain", counted)
+    found = run(dataset, pairs, models, settings, tmp_path)
+    assert len(seen) == 3
+    wanted = [row for row in rows if row["method"] in FAST and row["order"] == 1]
+    close(found, wanted)
+    with pytest.raises(sj.ShapjaxError, match="holds a run with seed 0, but now it is 1"):
+        run(dataset, pairs, models, Settings(FAST, orders=(1,), seed=1), tmp_path)
+
+
+def test_nan_of_a_network_names_pair_and_layer_and_spares_the_others(
+    dataset, pairs, model, tmp_path
+):
+    bad = pairs[1].validation
+    item = next(item for item in dataset.validation if item.name == bad)
+    picture = model.resize(sj.load_image(item.image), fit="stretch")
+    broken = nan_for(model, picture)
+    settings = Settings(FAST, orders=(1,))
+    found = run(dataset, pairs, {"shapjax_tiny": broken}, settings, tmp_path)
+    failed = [row for row in found if row["error"] is not None]
+    assert {row["pair"] for row in failed} == {pairs[1].id}
+    first = next(iter(model.maps(model.normalise(jnp.asarray(picture)[None]))))
+    for row in failed:
+        assert f"The first layer to do so is {first}, for {bad}." in row["error"]
+        assert "faithfulness" not in row
+    cells = summarise(found, "voc")
+    assert {cell.count for cell in cells if cell.metric == "faithfulness"} == {len(pairs) - 1}
+
+
+def nan_for(model, picture):
+    """The network, but NaN for one picture."""
+
+    class Poisoned(type(model)):
+        def normalise(self, rgb):
+            x = super().normalise(rgb)
+            same = jnp.abs(jnp.asarray(rgb, jnp.float32) - picture).max(axis=(-3, -2, -1)) < 1e-6
+            return jnp.where(same[..., None, None, None], jnp.nan, x)
+
+    jax.tree_util.register_dataclass(Poisoned, ["state"], ["name", "preprocessing", "graphdef"])
+    return Poisoned(model.name, model.preprocessing, model.graphdef, model.state)
+
+
+def test_a_picture_that_breaks_meanwhile_is_a_failed_row(dataset, pairs, model, tmp_path, root):
+    path = root / "JPEGImages" / f"{pairs[0].validation}.jpg"
+    whole = path.read_bytes()
+    path.write_bytes(b"broken")
+    try:
+        found = run(dataset, pairs, {"shapjax_tiny": model}, Settings(("sam",), (1,)), tmp_path)
+    finally:
+        path.write_bytes(whole)
+    assert ["is not a picture" in (row["error"] or "") for row in found].count(True) == 1
+    assert len(found) == len(pairs)
+
+
+def test_a_class_that_a_neighbour_hardly_shows(dataset, pairs, model, tmp_path):
+    """An object that vanishes at the network's size: no number rather than a wrong one."""
+    pair = pairs[0]._replace(category="boat")
+    found = run(dataset, [pair], {"shapjax_tiny": model}, Settings(("sam",)), tmp_path)
+    first, second = sorted(found, key=lambda row: row["order"])
+    assert first["pointing"] is None
+    assert first["faithfulness"] is not None
+    assert second["mean_iou"] is second["faithfulness"] is None
+    assert second["inefficiency"] is not None
+
+
+def test_settings():
+    settings = Settings(("lime", "gram-sam", "sam", "vesm"), (2, 1), budget=100)
+    assert settings.tasks[:3] == [("lime", 1), ("lime", 2), ("gram-sam", 1)]
+    assert ("vesm", 2) not in settings.tasks
+    assert settings.budget_of("lime", 2) == 20_000
+    assert settings.budget_of("gram-sam", 2) == 100
+    assert settings.budget_of("sam", 1) is None
+    small = Settings(("lime", "kernel-sam"), superpixel_budget=70)
+    assert (small.budget_of("lime", 1), small.budget_of("kernel-sam", 2)) == (70, 40_000)
+    with pytest.raises(sj.ShapjaxError, match="nothing of order 2"):
+        Settings(("vesm",), (2,))
+    with pytest.raises(sj.ShapjaxError, match="expected one of sbsm"):
+        Settings(("shap",))
+
+
+def arguments(root, out, *more):
+    return ["evaluate", "--dataset", "voc", "--root", str(root), "--out", str(out), *more]
+
+
+def test_the_command_writes_tables_and_goes_on(root, tmp_path, capsys):
+    given = arguments(root, tmp_path / "out", "--methods", *FAST, "--pairs", "3", "--orders", "1")
+    assert main(given) == 0
+    shown = capsys.readouterr()
+    assert "| *DN121, published* |" in shown.out
+    assert "6 rows; written" in shown.out
+    assert "explaining" in shown.err
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "manifest.json", "pairs.csv", "rows-00000-of-00001.jsonl", "rows-00000-of-00001.npz",
+        "tables.csv", "tables.md", "tables.tex",
+    }  # fmt: skip
+    with (tmp_path / "out" / "tables.csv").open() as lines:
+        table = list(csv.DictReader(lines))
+    rows = read(tmp_path / "out")
+    values = [row["faithfulness"] for row in rows if row["method"] == "sam"]
+    cell = next(r for r in table if (r["metric"], r["method"]) == ("faithfulness", "sam"))
+    assert float(cell["mean"]) == pytest.approx(np.mean(values))
+    assert float(cell["standard_error"]) == pytest.approx(np.std(values, ddof=1) / 3**0.5)
+    before = (tmp_path / "out" / "rows-00000-of-00001.jsonl").read_bytes()
+    assert main([*given, "--quiet"]) == 0
+    assert (tmp_path / "out" / "rows-00000-of-00001.jsonl").read_bytes() == before
+    # The pairs can be used again, by another run.
+    pairs = str(tmp_path / "out" / "pairs.csv")
+    again = arguments(root, tmp_path / "b", "--methods", *FAST, "--pairs", pairs, "--orders", "1")
+    assert main([*again, "--quiet"]) == 0
+    close(read(tmp_path / "b"), rows)
+    # Tables show the rows of other runs too, if they are on the same data set.
+    beside = ["--with", str(tmp_path / "b"), "--quiet"]
+    assert main([*given, *beside]) == 0
+    with (tmp_path / "out" / "tables.csv").open() as lines:
+        assert {cell["count"] for cell in csv.DictReader(lines)} >= {"6"}
+    assert main([*given, "--with", str(root)]) == 2
+    assert "cannot be read as the plan of a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--methods", "shap"], "method is 'shap', expected one of"),
+        (["--pairs", "0"], "pairs is 0"),
+        (["--pairs", "nowhere.csv"], "cannot be read as a table of pairs"),
+        (["--weights", "a", "b"], "1 backbones and 2 weights"),
+        (["--paired-by", "vgg11"], "paired-by is 'vgg11'"),
+        (["--methods", "vesm", "--orders", "2"], "nothing of order 2"),
+        (["--budget", "0"], "budget is 0"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(root, tmp_path, capsys, more, message):
+    assert main(arguments(root, tmp_path, *more)) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_products_have_no_second_order(tmp_path, capsys):
+    root = sop_folder(tmp_path / "sop")
+    given = ["evaluate", "--dataset", "sop", "--root", str(root), "--out", str(tmp_path / "out")]
+    assert main([*given, "--methods", "sam", "--quiet"]) == 2
+    assert "ask for order 1" in capsys.readouterr().err
+    assert main([*given, "--methods", "sam", "--orders", "1", "--quiet"]) == 0
+    assert all("pointing" not in row for row in read(tmp_path / "out"))
+
+
+def test_a_run_that_is_ended_goes_on_with_nothing_lost_or_twice(root, tmp_path, cache):
+    """Ended by Ctrl-C, then by kill -9, then left to finish: each time it goes on."""
+    given = arguments(root, tmp_path / "out", "--methods", "sam", "--quiet")
+    path = tmp_path / "out" / "rows-00000-of-00001.jsonl"
+    # The second process takes what the first compiled.
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    kept = b""
+    for rows, sign in ((1, signal.SIGINT), (4, signal.SIGKILL)):
+        with subprocess.Popen(
+            [sys.executable, "-m", "shapjax.cli", *given],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | compiled,
+        ) as child:
+            assert child.stderr is not None
+            limit = time.monotonic() + 200
+            while not (path.exists() and path.read_bytes().count(b"\n") >= rows):
+                assert time.monotonic() < limit
+                assert child.poll() is None, child.stderr.read()
+                time.sleep(0.002)
+            child.send_signal(sign)
+            error = child.stderr.read()
+        if sign is signal.SIGINT:
+            assert child.returncode == 130, error
+            assert "interrupted" in error
+        content = path.read_bytes()
+        assert content.startswith(kept)
+        kept = content[: content.rfind(b"\n") + 1]
+        assert rows <= kept.count(b"\n") <= 8
+    assert main(given) == 0
+    after = path.read_bytes()
+    assert after.startswith(kept)
+    keys = [key_of(json.loads(line)) for line in after.splitlines()]
+    assert len(keys) == len(set(keys)) == 8

@@ -1,0 +1,170 @@
+"""Rows on the disk: nothing is lost, nothing is counted twice."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import shapjax as sj
+from shapjax.evaluate.store import MANIFEST, Store, columns, read, read_plan, rows_of
+
+PLAN = {"dataset": "voc", "seed": 0, "methods": [["sam", 1, None]]}
+
+
+def row(pair, value=0.5, **more):
+    return {"pair": pair, "backbone": "net", "method": "sam", "order": 1, "x": value, **more}
+
+
+def test_rows_come_back_and_are_known(tmp_path):
+    with Store.open(tmp_path / "run", PLAN) as store:
+        assert store.done() == set()
+        store.append(row("b"))
+        store.append(row("a", None, error="NaN"))
+    assert [r["pair"] for r in read(tmp_path / "run")] == ["a", "b"]
+    assert read_plan(tmp_path / "run") == PLAN
+    with Store.open(tmp_path / "run", PLAN) as store:
+        assert store.done() == {("a", "net", "sam", 1), ("b", "net", "sam", 1)}
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    with Store.open(tmp_path, PLAN) as store:
+        store.append(row("a"))
+    path = tmp_path / "rows-00000-of-00001.jsonl"
+    whole = path.read_bytes()
+    for torn in (b'{"pair": "b", "backb', b"{", b'{"pair": "b"}'):
+        path.write_bytes(whole + torn)
+        assert len(read(tmp_path)) == 1
+        with Store.open(tmp_path, PLAN) as store:
+            assert len(store.done()) == 1
+        assert path.read_bytes() == whole
+    with Store.open(tmp_path, PLAN) as store:
+        store.append(row("b"))
+    assert [r["pair"] for r in read(tmp_path)] == ["a", "b"]
+
+
+def test_another_plan_is_refused(tmp_path):
+    Store.open(tmp_path, PLAN).close()
+    with pytest.raises(sj.ShapjaxError, match="a run with seed 0, but now it is 1"):
+        Store.open(tmp_path, {**PLAN, "seed": 1})
+    with pytest.raises(sj.ShapjaxError, match="a run with more null"):
+        Store.open(tmp_path, {**PLAN, "more": 1})
+    (tmp_path / MANIFEST).write_text("{")
+    with pytest.raises(sj.ShapjaxError, match="damaged JSON"):
+        Store.open(tmp_path, PLAN)
+    (tmp_path / MANIFEST).unlink()
+    with pytest.raises(sj.ShapjaxError, match="rows but no manifest"):
+        Store.open(tmp_path, PLAN)
+
+
+def test_two_processes_do_not_write_one_shard(tmp_path):
+    with (
+        Store.open(tmp_path, PLAN),
+        pytest.raises(sj.ShapjaxError, match="written by another process"),
+    ):
+        Store.open(tmp_path, PLAN)
+    Store.open(tmp_path, PLAN).close()
+
+
+def test_shards_are_merged_and_their_number_may_change(tmp_path):
+    for shard, pair in enumerate("ab"):
+        with Store.open(tmp_path, PLAN, shard=shard, shards=2) as store:
+            store.append(row(pair))
+    with Store.open(tmp_path, PLAN) as store:
+        assert len(store.done()) == 2
+        store.append(row("c"))
+        store.append(row("a", 9.0))  # a row that two shards have counts once
+    assert [r["pair"] for r in read(tmp_path)] == ["a", "b", "c"]
+    with pytest.raises(sj.ShapjaxError, match="between 0 and 1"):
+        Store.open(tmp_path, PLAN, shard=2, shards=2)
+
+
+def test_a_finished_shard_is_also_there_by_column(tmp_path):
+    rows = [row("a", error=None, warm=True), row("b", None, error="NaN", count=3)]
+    with Store.open(tmp_path, PLAN) as store:
+        for one in rows:
+            store.append(one)
+        path = store.finish()
+    with np.load(path, allow_pickle=False) as table:
+        np.testing.assert_array_equal(table["pair"], ["a", "b"])
+        np.testing.assert_array_equal(table["x"], [0.5, np.nan])
+    lines = read(tmp_path)
+    path.with_suffix(".jsonl").unlink()
+    for one, other in zip(read(tmp_path), lines, strict=True):
+        assert one["pair"] == other["pair"]
+        assert one["x"] == other.get("x")
+        assert one["error"] == other.get("error")
+
+
+def test_columns_and_back():
+    rows = [{"a": 1, "b": "x", "c": 0.5, "d": True}, {"a": 2, "b": None, "c": None, "d": False}]
+    assert rows_of(columns(rows)) == rows
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path):
+    with Store.open(tmp_path, PLAN) as store:
+        store.append(row("a"))
+    path = tmp_path / "rows-00000-of-00001.jsonl"
+    path.write_bytes(b"{not json}\n" + path.read_bytes())
+    with pytest.raises(sj.ShapjaxError, match=r"line 1 of .* is damaged"):
+        read(tmp_path)
+
+
+def test_a_full_disk_ends_in_one_sentence_and_loses_no_row(tmp_path):
+    """A limit on the size of files stands for the full disk: writes come back short."""
+    with Store.open(tmp_path, PLAN) as store:
+        store.append(row("a"))
+        size = (tmp_path / "rows-00000-of-00001.jsonl").stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))
+        try:
+            with pytest.raises(sj.ShapjaxError, match="all finished rows are kept"):
+                store.append(row("b"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+        assert [r["pair"] for r in read(tmp_path)] == ["a"]
+        store.append(row("b"))  # there is room again
+    assert [r["pair"] for r in read(tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(sj.ShapjaxError, match="cannot write"):
+        Store.open(tmp_path / "run", PLAN)
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(sj.ShapjaxError, match="cannot write"):
+        Store.open(tmp_path / "run", PLAN)
+
+
+def test_a_killed_process_loses_nothing(tmp_path):
+    """Rows whose append has returned are there after kill -9, every one and whole."""
+    code = (
+        "import sys\n"
+        "from shapjax.evaluate.store import Store\n"
+        f"store = Store.open({str(tmp_path)!r}, {PLAN!r})\n"
+        "for number in range(10**6):\n"
+        "    row = {'pair': f'{number:07}', 'backbone': 'n', 'method': 'm', 'order': 1}\n"
+        "    store.append(row)\n"
+        "    print(number, flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        seen = [int(child.stdout.readline()) for _ in range(50)]
+        child.kill()
+        seen += [int(line) for line in child.stdout.read().split()]
+    with Store.open(tmp_path, PLAN) as store:
+        numbers = sorted(int(pair) for pair, *_ in store.done())
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) >= len(seen)
+    lines = (tmp_path / "rows-00000-of-00001.jsonl").read_text().splitlines()
+    assert [json.loads(line)["pair"] for line in lines] == [f"{n:07}" for n in numbers]

@@ -1,0 +1,156 @@
+"""Means, standard errors and the paper's numbers beside them."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from shapjax.evaluate.published import METHODS_OF_PAPER, Published, published
+from shapjax.evaluate.tables import (
+    comma_separated,
+    latex,
+    markdown,
+    summarise,
+    write_tables,
+)
+
+
+def row(pair, method, order=1, backbone="resnet50", **measured):
+    known = {"pair": str(pair), "backbone": backbone, "method": method, "order": order}
+    return {**known, "error": None, **measured}
+
+
+ROWS = [
+    row(0, "sam", faithfulness=0.1, seconds=9.0, warm=False),
+    row(1, "sam", faithfulness=0.2, seconds=1.0, warm=True),
+    row(2, "sam", faithfulness=None, seconds=2.0, warm=True),
+    row(3, "sam", error="NaN"),
+    row(0, "gram-sam", faithfulness=0.5),
+    row(0, "sam", 2, mean_iou=0.25, backbone="net"),
+]
+
+
+def test_means_and_standard_errors():
+    cells = {(c.metric, c.network, c.method): c for c in summarise(ROWS, "voc")}
+    found = cells["faithfulness", "resnet50", "sam"]
+    assert found.mean == pytest.approx(0.15)
+    # Two numbers a, b have the standard error |a - b| / 2.
+    assert found.standard_error == pytest.approx(0.05)
+    assert found.count == 2
+    assert found.published == Published(0.07)
+    # What was compiled on the way does not count.
+    assert cells["seconds", "resnet50", "sam"].mean == pytest.approx(1.5)
+    assert cells["seconds", "resnet50", "sam"].published == Published(0.09, 0.001)
+    alone = cells["faithfulness", "resnet50", "gram-sam"]
+    assert (alone.mean, alone.standard_error, alone.published) == (0.5, None, None)
+    assert cells["mean_iou", "net", "sam"].published is None
+
+
+def test_published_numbers_as_they_are_printed():
+    voc = published("voc")
+    assert voc["faithfulness", 1, "DN121", "partition-shap"] == Published(0.26)
+    assert voc["inefficiency", 1, "RN50", "gradcam"] == Published(14.9)
+    assert voc["mean_iou", 2, "VGG11", "ig-sam"] == Published(0.73)
+    assert ("inefficiency", 1, "DN121", "sbsm") not in voc
+    assert voc["distance_v1", 2, "VGG11", "kernel-shap"] == Published(0.31, 0.006)
+    assert voc["seconds", 2, "RN50", "kernel-shap"] == Published(129.4, 0.87)
+    assert voc["mean_iou_v1", 2, "DN121", "lime"] == Published(0.62)
+    assert ("seconds", 2, "DN121", "ig") not in voc
+    assert published("sop")["faithfulness", 1, "MoCoV2", "kernel-shap"] == Published(0.18)
+    assert published("cub")["inefficiency", 1, "RN50-ML", "gradcam"] == Published(5.23)
+    assert published("coco")["mean_iou", 2, "RN50", "kernel-sam"] == Published(0.48)
+    assert published("folder") == {}
+    # 9 + 6 + 7 + 5 + 6 columns of 4 networks, and 3 networks of v1 with 6 * 2 + 4 * 3 numbers.
+    assert len(voc) == 4 * (9 + 6 + 7 + 5 + 6) + 3 * (6 * 2 + 4 * 3)
+
+
+def test_published_numbers_are_in_the_text_of_the_paper():
+    """Every line of tables 1 to 4, read again from the paper where it is at hand."""
+    path = Path(__file__).parents[2] / "shared" / "papers" / "axiomatic_explanations_iclr2022.txt"
+    if not path.exists():
+        pytest.skip("needs the text of the paper")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = re.findall(r"^(?:\S+ )?(DN121|MoCoV2|RN50-ML|RN50|VGG11) ([-\d. ]+)", text, re.M)
+    printed = {}
+    for network, numbers in lines:
+        words = numbers.split()
+        if len(words) == 9:
+            printed.setdefault(network, []).append(
+                [None if word == "-" else float(word) for word in words]
+            )
+    for dataset, count in (("voc", 5), ("sop", 2), ("cub", 2), ("coco", 5)):
+        known = published(dataset)
+        names = ("faithfulness", "inefficiency", "mean_iou")
+        kinds = {key[:3] for key in known if key[0] in names}
+        per_network = {}
+        for metric, order, network in kinds:
+            values = [known.get((metric, order, network, m)) for m in METHODS_OF_PAPER]
+            values = [None if v is None else v.value for v in values]
+            per_network[network] = per_network.get(network, 0) + 1
+            assert values in printed[network], (dataset, metric, order, network)
+        assert set(per_network.values()) == {count}
+
+
+def test_numbers_of_the_first_version_are_in_its_text():
+    """v1's table 1, read again where it is at hand."""
+    name = "model_agnostic_explainability_2021_v1.md"
+    path = Path(__file__).parents[2] / "shared" / "papers" / name
+    if not path.exists():
+        pytest.skip("needs the text of the paper")
+    networks = {"RESNET50": "RN50", "VGG11": "VGG11", "DENSENET121": "DN121"}
+    names = {"INTEGRATED GRADIENTS": "ig"}
+    columns = (
+        ("seconds", 1),
+        ("faithfulness_v1", 1),
+        ("seconds", 2),
+        ("distance_v1", 2),
+        ("mean_iou_v1", 2),
+    )
+    printed, network = {}, ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [re.sub(r"<.*?>|\$", "", cell).strip() for cell in line.split("|")[1:-1]]
+        if len(cells) != 7 or not re.match(r"[-\d]", cells[3]) or cells[3].startswith("--"):
+            continue
+        network = networks.get(cells[0], network)
+        method = names.get(cells[1], cells[1].lower().replace(" ", "-"))
+        for (metric, order), cell in zip(columns, cells[2:], strict=True):
+            if cell != "-":
+                parts = [float(part) for part in cell.split(r"\pm")]
+                printed[metric, order, network, method] = Published(*parts)
+    known = published("voc")
+    of_v1 = {key: number for key, number in known.items() if key[:2] in columns}
+    assert of_v1 == printed
+    assert len(printed) == 3 * (6 * 2 + 4 * 3)
+
+
+def test_markdown():
+    text = markdown(summarise(ROWS, "voc"), "voc")
+    first = text.split("\n\n")
+    assert first[0] == "**Faithfulness, first order (higher is better)**"
+    lines = first[1].splitlines()
+    assert lines[0] == f"| network | {' | '.join(METHODS_OF_PAPER)} | gram-sam |"
+    assert "| resnet50 |  |  |  |  |  |  | 0.15 ± 0.05 |  |  | 0.50 |" in lines
+    assert any(line.startswith("| *RN50, published* | *0.11* | *0.16* |") for line in lines)
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+
+
+def test_comma_separated_and_latex(tmp_path):
+    cells = summarise(ROWS, "voc")
+    table = list(csv.DictReader(io.StringIO(comma_separated(cells))))
+    assert len(table) == len(cells)
+    found = next(r for r in table if (r["metric"], r["method"]) == ("faithfulness", "sam"))
+    assert (found["published"], found["count"]) == ("0.07", "2")
+    text = latex(cells, "voc")
+    assert r"0.15 $\pm$ 0.05" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
+    assert "_" not in text.replace(r"\_", "")
+    paths = write_tables(tmp_path, ROWS, "voc")
+    assert paths["md"].read_text(encoding="utf-8") == markdown(cells, "voc")
+
+
+def test_a_set_without_published_numbers():
+    text = markdown(summarise(ROWS, "folder"), "folder")
+    assert "published" not in text
+    assert "| resnet50 | 0.15 ± 0.05 | 0.50 |" in text
