@@ -51,7 +51,7 @@ BLOW_UP = 1 << 30
 """Bytes that reading one small file may add to what the process has taken before: a picture of
 100 megapixels is read, of whatever size its file is."""
 
-STUCK = 120.0
+STUCK = 600.0
 """Seconds without a word from the process that reads, after which it is ended."""
 
 Read = Callable[[Path], Any]
@@ -226,7 +226,7 @@ def run_here(reader: str, first: int, last: int, seed: int, folder: Path) -> Tal
 
 
 def _work(reader: str, first: int, last: int, seed: int, folder: Path) -> None:
-    """Like ``run_here``, with a line of JSON for every input that went wrong and every 1,000."""
+    """Like ``run_here``, with a line of JSON for every input that went wrong and every 100."""
     read, files, tally = READERS[reader][0], corpus(reader), Tally()
     for ending, content in files:
         path = folder / f"input{ending.replace('.explanation', '.npz')}"
@@ -246,7 +246,7 @@ def _work(reader: str, first: int, last: int, seed: int, folder: Path) -> None:
         if now > most + (BLOW_UP >> 10) and wrong is None:
             wrong = f"memory grew by {(now - most) >> 10} MiB"
         most = max(most, now)
-        if wrong is not None or (index + 1) % 1000 == 0 or index + 1 == last:
+        if wrong is not None or (index + 1) % 100 == 0 or index + 1 == last:
             record = {
                 "wrong": wrong,
                 "index": index,
@@ -298,7 +298,10 @@ def fuzz(reader: str, inputs: int, seed: int, keep: Path | None) -> dict[str, An
             code = process.wait()
             done = first + part["inputs"]
             if code != 0:
-                done = int((folder / "index").read_text()) + 1
+                index = folder / "index"
+                if not index.exists():
+                    raise SystemExit(f"the process that reads {reader} files did not start")
+                done = int(index.read_text()) + 1
                 counts["hangs" if code == -signal.SIGKILL else "crashes"] += 1
                 examples[f"ended with {code}"] = done - 1
                 _keep(keep, reader, seed, done - 1)

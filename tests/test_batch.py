@@ -29,8 +29,12 @@ BUDGETS = {
     "fixlip": 60,
     "two-tower": 40,
 }
+QUICK = {("gram-sam", 2), ("kernel-sam", 1), ("kernel-sam", 2), ("sam", 1), ("vesm", 1)}
+QUICK |= {("gradcam", 1), ("integrated-jacobians", 2), ("two-tower", 2), ("ig", 1)}
 CASES = [
-    (method, order, players)
+    pytest.param(method, order, players, marks=[])
+    if (method, order) in QUICK and players != "superpixels" * (method == "kernel-sam")
+    else pytest.param(method, order, players, marks=pytest.mark.slow)
     for method, record in METHODS.items()
     for order in (1, 2)
     for players in record.players[order - 1]
