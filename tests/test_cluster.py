@@ -129,3 +129,28 @@ def test_waiting_counts_from_the_last_row_and_not_by_the_clock(tmp_path, monkeyp
     assert [row["pair"] for row in found] == ["pair 0"]
     assert missing == {key_of(rows[1])}
     assert seen[0] == (1, 2)
+
+
+def test_a_disk_that_is_really_full_loses_no_row_and_goes_on_later(tmp_path):
+    import resource
+
+    rows = [cluster_process.row_of(pair) for pair in cluster_process.PAIRS[:6]]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    written = 0
+    with Store.open(tmp_path, {}) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (250, limits[1]))
+        refused = ""
+        try:
+            for row in rows:
+                store.append(row)
+                written += 1
+        except sj.ShapjaxError as error:
+            refused = str(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "all finished rows are kept" in refused
+        assert 0 < written < 6
+        assert read(tmp_path) == rows[:written]
+        for row in rows[written:]:
+            store.append(row)
+    assert read(tmp_path) == rows
