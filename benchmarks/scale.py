@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from tables import print_records
 
-from shapjax.explainers.batch import TOGETHER, explained_maps, pair_key
+from shapjax.explainers.batch import TOGETHER, explained_maps, pair_keys
 from shapjax.explainers.features import FEATURE_METHODS
 from shapjax.games.feature_pairs import FeaturePair
 
@@ -61,7 +61,7 @@ def explain_all(method: str, pairs: int, budget: int, devices: int) -> dict[str,
             begun = time.perf_counter()
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         places = np.arange(done, done + width)
-        keys = jnp.stack([pair_key(key, int(place)) for place in places])
+        keys = pair_keys(key, places.tolist())
         found, _, finite = explained_maps(
             synthetic(jnp.asarray(places)),
             keys,

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 from typing import Any, Literal, NamedTuple
 
@@ -226,6 +226,7 @@ def explain_stream(
         }
         return _one_by_one(model, named, key, settings)
     plays = (masked in ("query", "both"), masked in ("retrieved", "both"))
+    mesh = None if mesh is None else _automatic(mesh)
     plan = _Plan(method, order, budget or 0, key, mesh, chunk_size)
     return _in_chunks(
         model, named, plan, [_blanks(model, b, p) for b, p in zip(blank, plays, strict=True)]
@@ -239,11 +240,22 @@ def pair_key(key: jax.Array | int, pair_id: str | int) -> jax.Array:
         key: PRNG key or seed.
         pair_id: text or number; 7 and "7" are the same.
     """
-    digest = hashlib.sha256(str(pair_id).encode()).digest()
-    key = as_key(key)
-    for word in np.frombuffer(digest[:8], "<u4"):
-        key = jax.random.fold_in(key, word)
-    return key
+    return pair_keys(key, [pair_id])[0]
+
+
+def pair_keys(key: jax.Array | int, ids: Sequence[str | int]) -> jax.Array:
+    """``pair_key`` of each id, [P]."""
+    digests = [hashlib.sha256(str(pair_id).encode()).digest()[:8] for pair_id in ids]
+    words = np.frombuffer(b"".join(digests), "<u4").astype(np.uint32).reshape(-1, 2)
+    return _folded(as_key(key), words)
+
+
+@jax.jit
+def _folded(key: jax.Array, words: jax.Array) -> jax.Array:
+    def fold(pair: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(key, pair[0]), pair[1])
+
+    return jax.vmap(fold)(words)
 
 
 _SIDES = ("query", "retrieved")
@@ -411,14 +423,16 @@ def _launch(
         for side, chosen in enumerate(blanks)
     ]
     ids = [pair[0] for pair in pairs]
-    keys = [pair_key(plan.key, pair_id) for pair_id in ids]
-    keys = jnp.stack(keys + keys[:1] * (width - len(keys)))
+    keys = pair_keys(plan.key, ids + ids[:1] * (width - len(ids)))
+    place = None
+    if plan.mesh is not None:  # each device is sent its own pairs
+        place = NamedSharding(plan.mesh, PartitionSpec(plan.mesh.axis_names))
     results = explained_pictures(
         model,
-        jnp.asarray(pictures),
-        [None if one is None else jnp.asarray(one) for one in own],
+        jax.device_put(pictures, place),
+        jax.device_put(own, place),
         [() if one is None else one.fixed for one in blanks],
-        keys,
+        jax.device_put(keys, place),
         kinds=tuple(None if one is None else one.kinds for one in blanks),
         method=plan.method,
         order=plan.order,
@@ -589,11 +603,16 @@ def _spread(local: Any, mesh: Mesh | None) -> Any:
     shared, batched = PartitionSpec(), PartitionSpec(mesh.axis_names)
     return jax.shard_map(
         local,
-        mesh=mesh,
+        mesh=_automatic(mesh),
         in_specs=(shared, batched, batched, shared, batched),
         out_specs=batched,
         check_vma=False,  # carries of scans begin alike on all devices and end differently
     )
+
+
+def _automatic(mesh: Mesh) -> Mesh:
+    """The same devices, with axes along which arrays need not be placed by hand."""
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def _explained(
