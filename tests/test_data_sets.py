@@ -148,7 +148,7 @@ def test_broken_files_are_reported_together_and_skipped_by_choice(tmp_path, mode
     found = open_dataset("voc", root)
     with pytest.raises(sj.ImageError) as caught:
         mine_pairs(found, model)
-    for name in ("4 files", "t0.jpg: does not exist", "t1.jpg", "v0.png", "v1.png has colours"):
+    for name in ("4 file(s)", "t0.jpg: does not exist", "t1.jpg", "v0.png", "v1.png has colours"):
         assert name in str(caught.value)
     mined = mine_pairs(found, model, broken="skip")
     assert {path.name for path in mined.broken} == {"t0.jpg", "t1.jpg", "v0.png", "v1.png"}
@@ -243,6 +243,10 @@ def test_pairs_are_written_and_read(tmp_path):
     assert read_pairs(tmp_path / "pairs.csv", found) == pairs
     assert digest_of_pairs(pairs) == digest_of_pairs(pairs[::-1])
     assert digest_of_pairs(pairs) != digest_of_pairs(pairs[:1])
+    (tmp_path / "voc" / "JPEGImages" / "t3.jpg").unlink()
+    with pytest.raises(sj.ImageError, match=r"1 file.*t3.jpg: does not exist"):
+        read_pairs(tmp_path / "pairs.csv", found)
+    assert read_pairs(tmp_path / "pairs.csv", found, broken="skip") == pairs[1:]
     write_pairs(tmp_path / "other.csv", [Pair("v9", "t3", "unicorn", 0.5)])
     with pytest.raises(sj.ShapjaxError, match=r"2 names \(unicorn, v9\)"):
         read_pairs(tmp_path / "other.csv", found)

@@ -202,7 +202,7 @@ def _pairs(options: argparse.Namespace, dataset: Any, models: dict[str, Any]) ->
 
     asked = options.pairs
     if asked != "all" and not asked.isdigit():
-        return read_pairs(Path(asked), dataset)
+        return read_pairs(Path(asked), dataset, broken=options.broken)
     count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
     by = one_of(options.paired_by or next(iter(models)), tuple(models), "paired-by")
     with _Bar("pairing", "files", options.quiet) as bar:

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +103,7 @@ def mine_pairs(
         ShapjaxError: no picture has a neighbour, or the cache cannot be written.
     """
     items = dataset.items
-    bad = _missing(items)
+    bad = missing_files(items)
     vectors, unreadable = _vectors(backbone, dataset, bad, progress)
     counts, unread = _class_counts(dataset, bad, progress)
     bad |= unreadable | unread
@@ -207,8 +208,8 @@ def _padded(array: np.ndarray, length: int) -> np.ndarray:
     return whole
 
 
-def _missing(items: tuple[Item, ...]) -> dict[Path, str]:
-    """Files that are not there."""
+def missing_files(items: Iterable[Item]) -> dict[Path, str]:
+    """Files of pictures that are not there, with the reason."""
     files = {file for item in items for file in (item.image, item.mask) if file is not None}
     return {file: "does not exist" for file in sorted(files) if not file.is_file()}
 
@@ -320,10 +321,18 @@ def write_pairs(path: str | os.PathLike[str], pairs: list[Pair]) -> None:
     write_whole(path, lines.getvalue().encode())
 
 
-def read_pairs(path: str | os.PathLike[str], dataset: DataSet) -> list[Pair]:
+def read_pairs(
+    path: str | os.PathLike[str], dataset: DataSet, *, broken: str = "fail"
+) -> list[Pair]:
     """Read what ``write_pairs`` wrote.
 
+    Args:
+        path: the table.
+        dataset: that the pairs are of.
+        broken: what happens if files of theirs are missing: ``"fail"``, or ``"skip"`` those pairs.
+
     Raises:
+        ImageError: files are missing, and not to be skipped.
         ShapjaxError: it cannot be read, is no table of pairs, or names pictures or classes that
             the data set has not.
     """
@@ -351,7 +360,11 @@ def read_pairs(path: str | os.PathLike[str], dataset: DataSet) -> list[Pair]:
             f"({', '.join(sorted(strange)[:5])}) are not of {dataset.root}; give pairs that were "
             "mined from this data set."
         )
-    return pairs
+    items = [{i.name: i for i in part} for part in (dataset.validation, dataset.training)]
+    both = [(items[0][pair.validation], items[1][pair.training]) for pair in pairs]
+    missing = missing_files(item for two in both for item in two)
+    report_broken(missing, broken)
+    return [pair for pair, two in zip(pairs, both, strict=True) if not missing_files(two)]
 
 
 def digest_of_pairs(pairs: list[Pair]) -> str:

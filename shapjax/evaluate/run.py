@@ -389,8 +389,22 @@ def _where_not_finite(model: Backbone, loaded: Any) -> str:
     if not isinstance(loaded, Loaded):
         return ""
     for name, picture in zip(loaded.pair[1::-1], (loaded.query, loaded.retrieved), strict=True):
-        rgb = model.resize(picture, fit="stretch")
-        for layer, found in model.maps(model.normalise(jnp.asarray(rgb)[None])).items():
-            if not np.isfinite(np.asarray(found)).all():
-                return f" The first layer to do so is {layer}, for {name}."
+        rgb = jnp.asarray(model.resize(picture, fit="stretch"))[None]
+        fine = np.asarray(_finite(model, rgb))
+        if not fine.all():
+            return f" The first layer to do so is {_layers(model, rgb)[fine.argmin()]}, for {name}."
     return ""
+
+
+@jax.jit
+def _finite(model: Backbone, rgb: jax.Array) -> jax.Array:
+    """Whether each stage of the network gives numbers only, Boolean [stages]."""
+    maps = model.maps(model.normalise(rgb))
+    return jnp.stack([jnp.isfinite(found).all() for found in maps.values()])
+
+
+def _layers(model: Backbone, rgb: jax.Array) -> list[str]:
+    """Names of the stages in their order, which dictionaries lose in compiled functions."""
+    names: list[str] = []
+    jax.eval_shape(lambda x: names.extend(model.maps(model.normalise(x))), rgb)
+    return names

@@ -171,7 +171,7 @@ def report_broken(broken: Mapping[Path, str], choice: str) -> None:
     shown = "; ".join(_short(path, reason) for path, reason in listed[:SHOWN])
     more = f"; and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     raise ImageError(
-        f"{len(listed)} files of the data set are missing or broken: {shown}{more}. Mend them, "
+        f"{len(listed)} file(s) of the data set are missing or broken: {shown}{more}. Mend them, "
         "or skip them."
     )
 
