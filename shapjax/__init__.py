@@ -6,6 +6,7 @@ from shapjax.core.errors import (
     DtypeError,
     ImageError,
     MemoryRefused,
+    NotFiniteError,
     ShapjaxError,
     ValueFunctionError,
     WeightsError,
@@ -16,7 +17,7 @@ from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
 from shapjax.estimators.evaluations import Evaluations
 from shapjax.estimators.two_tower import estimate_two_tower
-from shapjax.explainers.batch import explain_pairs
+from shapjax.explainers.batch import Failure, PairsError, explain_pairs, explain_stream
 from shapjax.explainers.explain import explain
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.towers import explain_parts
@@ -44,11 +45,14 @@ __all__ = [
     "DtypeError",
     "Evaluations",
     "Explanation",
+    "Failure",
     "ImageError",
     "Interactions",
     "LeastCore",
     "MemoryRefused",
+    "NotFiniteError",
     "PairGame",
+    "PairsError",
     "Parts",
     "ShapjaxError",
     "SimilarityGame",
@@ -63,6 +67,7 @@ __all__ = [
     "explain",
     "explain_pairs",
     "explain_parts",
+    "explain_stream",
     "families",
     "in_core",
     "index_names",

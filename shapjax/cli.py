@@ -305,31 +305,30 @@ def _someone_looks() -> bool:
 def _explain_hits(
     options: argparse.Namespace, model: Any, query: Image.Image, paths: list[Path]
 ) -> list[Explanation]:
-    """Explanations of all matches: as one program where the method allows, else one by one."""
-    from shapjax.explainers.batch import BATCHED, explain_pairs
-    from shapjax.explainers.explain import METHODS, default_method, explain
+    """Explanations of all matches."""
+    from shapjax.explainers.batch import Failure, explain_stream
+    from shapjax.explainers.explain import METHODS, default_method
 
     players = _players(options)
     method = options.method or default_method(players)
-    order = options.order or (2 if METHODS[method].players[1] else 1)
-    background = _background(options)
-    settings: dict[str, Any] = {"method": method, "order": order, "budget": options.budget}
+    stream = explain_stream(
+        model,
+        ((query, path) for path in paths),
+        method=method,
+        order=options.order or (2 if METHODS[method].players[1] else 1),
+        players=players,
+        background=_background(options),
+        budget=options.budget,
+        key=options.seed,
+    )
+    found = []
     with _Bar(method, options.quiet, "pairs") as bar:
-        if method in BATCHED and players is None and not isinstance(background, list):
-            bar.update(0, len(paths))
-            blank = background or METHODS[method].background
-            queries = [query] * len(paths)
-            found = explain_pairs(
-                model, queries, paths, background=blank, key=options.seed, **settings
-            )
-            bar.update(len(paths), len(paths))
-            return found
-        found = []
-        for done, path in enumerate(paths):
-            bar.update(done, len(paths))
-            settings |= {"players": players, "background": background, "key": options.seed}
-            found.append(explain(model, query, path, **settings))
-        bar.update(len(paths), len(paths))
+        bar.update(0, len(paths))
+        for one in stream:
+            if isinstance(one, Failure):
+                raise ShapjaxError(str(one))
+            found.append(one)
+            bar.update(len(found), len(paths))
     return found
 
 

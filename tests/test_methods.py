@@ -554,22 +554,6 @@ def test_a_spectrogram_is_a_picture(tiny):
     assert found.cross.shape == (64, 64)
 
 
-def test_pairs_are_explained_in_one_batch(tiny, pictures):
-    queries, found = [pictures[0], pictures[1]], [pictures[1], pictures[0][::-1].copy()]
-    for method, budget in (("sam", None), ("gram-sam", 300)):
-        many = sj.explain_pairs(tiny, queries, found, method=method, budget=budget, key=5)
-        keys = jax.random.split(jax.random.key(5), 2)
-        assert len(many) == 2
-        alone = sj.explain(tiny, queries[1], found[1], method=method, budget=budget, key=keys[1])
-        np.testing.assert_allclose(many[1].cross, alone.cross, atol=2e-6)
-        assert many[1].evaluations == alone.evaluations
-        np.testing.assert_allclose(many[1].v_empty, alone.v_empty, atol=1e-5)
-    with pytest.raises(sj.ShapjaxError, match="equally many"):
-        sj.explain_pairs(tiny, queries, found[:1])
-    with pytest.raises(sj.ShapjaxError, match="expected one"):
-        sj.explain_pairs(tiny, queries, found, background=["blur", "mean"])
-
-
 def test_methods_pass_through_vmap(first_order):
     grams = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), first_order)
     keys = jax.random.split(jax.random.key(0), 2)

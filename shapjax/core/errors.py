@@ -23,3 +23,7 @@ class ImageError(ShapjaxError):
 
 class WeightsError(ShapjaxError):
     """A weight file cannot be read, or does not fit the network it is loaded into."""
+
+
+class NotFiniteError(ShapjaxError):
+    """A network gives NaN or infinity for a picture."""

@@ -235,7 +235,8 @@ class Interactions:
                 for parts in (coefficients, errors or ())
                 for k, part in enumerate(parts)
             )
-        except (KeyError, ValueError, TypeError, IndexError):
+        # A header may be any JSON: numbers without bound, lists without bottom.
+        except (KeyError, ValueError, TypeError, IndexError, OverflowError, RecursionError):
             fits = False
         if not fits:
             raise ShapjaxError(
@@ -311,7 +312,11 @@ def load_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             unfolded = sum(entry.file_size for entry in archive.infolist())
         require_memory(unfolded, f"the unfolded content of {path}", "give another file")
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):  # NumPy gives what is no array as its bytes
+                raise ValueError(f"{name!r} is no array")
+        return arrays
     except MemoryRefused:
         raise
     except Exception as error:  # a damaged archive may fail anywhere in zipfile, zlib or NumPy

@@ -58,6 +58,52 @@ def kernel_direct(
     return _regress("kernel-direct", sampler, problem, oracle, constraints, refits, cached=False)
 
 
+def traced_kernel_direct(
+    problem: Problem, game: Callable[[jax.Array], jax.Array], budget: int, *, chunk_size: int = 4096
+) -> Answer:
+    """Kernel-Direct without refits as one pure function, for ``jit`` and ``vmap``.
+
+    The coalitions, and up to rounding the coefficients, are those of ``kernel_direct`` for the
+    same problem and budget.
+
+    Args:
+        problem: what to estimate; its key may be traced.
+        game: worth of masks, Boolean [B, n] to [B]; traced.
+        budget: evaluations; static.
+        chunk_size: coalitions evaluated together; static.
+
+    Returns:
+        Coefficients in the dtype of the worths; stats as those of ``kernel_direct``.
+
+    Raises:
+        ShapjaxError: the budget is below the constrained coalitions.
+    """
+    n, order = problem.n, problem.order
+    constrained = require_constrained(budget, n, order)
+    if budget >= 1 << n:
+        plan = every_coalition(n, order)
+    else:
+        plan = sampling.kernel_direct(problem.key, n, order, budget - constrained)
+    free = jnp.asarray(plan.free)
+    masks = jnp.concatenate([jnp.asarray(plan.constrained), free])
+    width = min(chunk_size, len(masks))
+    padded = jnp.pad(masks, ((0, -len(masks) % width), (0, 0)))
+    values = jax.lax.map(game, padded.reshape(-1, width, n)).reshape(-1)[: len(masks)]
+    fit = fit_eliminated(free, values, jnp.asarray(plan.weights, values.dtype), order=order)
+    stats = {
+        "v_empty": values[0],
+        "v_grand": values[len(plan.constrained) - 1],
+        "evaluations": len(masks),
+        "rows": len(free),
+        "unknowns": fit.coefficients[order].size,
+        "underdetermined": fit.singular,
+        "steps": fit.steps,
+        "gradient": fit.gradient,
+        "smallest": fit.smallest,
+    }
+    return Answer(fit.coefficients, None, stats)
+
+
 def kernel_weighting(
     problem: Problem, oracle: Oracle, *, constraints: str = "eliminate", refits: int = REFITS
 ) -> Answer:

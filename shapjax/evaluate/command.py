@@ -9,6 +9,8 @@ from typing import Any
 
 from shapjax.core.errors import ShapjaxError
 
+PATIENCE = 300
+
 SHOWN = 20
 """Failed rows that are listed at the end; the others are counted."""
 
@@ -86,6 +88,21 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="other finished runs on this data set, whose rows the tables show too",
     )
+    command.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT|auto",
+        help="where process 0 listens; auto: as SLURM, Kubernetes or a TPU pod has it",
+    )
+    command.add_argument("--processes", type=int, metavar="N", help="that share the pairs")
+    command.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    command.add_argument(
+        "--patience",
+        type=int,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help="how long processes wait for one another to begin, and process 0 for a new row of "
+        "another one before it writes the tables",
+    )
     command.add_argument("--quiet", action="store_true", help="show no progress")
 
 
@@ -94,19 +111,44 @@ def evaluate(options: argparse.Namespace) -> None:
     import jax
 
     from shapjax.core.files import printable
+    from shapjax.evaluate.cluster import join, wait_for_rows
     from shapjax.evaluate.datasets import open_dataset
-    from shapjax.evaluate.run import run
+    from shapjax.evaluate.run import keys_of, run
     from shapjax.evaluate.store import rows_of_run
     from shapjax.evaluate.tables import write_tables
 
     settings = _settings(options)
+    place = join(options.coordinator, options.processes, options.process, patience=options.patience)
     dataset = open_dataset(options.dataset, options.root)
     # As in the other commands: networks stay in float32, games do not.
     jax.config.update("jax_enable_x64", True)
     models = _models(options)
     pairs = _pairs(options, dataset, models)
     with _Bar("explaining", "rows", options.quiet) as bar:
-        rows = run(dataset, pairs, models, settings, options.out, progress=bar.update)
+        rows = run(
+            dataset,
+            pairs,
+            models,
+            settings,
+            options.out,
+            shard=place.process,
+            shards=place.processes,
+            progress=bar.update,
+        )
+    if place.process != 0:
+        return
+    if place.processes > 1:
+        keys = keys_of(pairs, models, settings)
+        with _Bar("waiting for the others", "rows", options.quiet) as bar:
+            rows, missing = wait_for_rows(
+                options.out, keys, patience=options.patience, progress=bar.update
+            )
+        if missing:
+            print(
+                f"shapjax: {len(missing)} of {len(keys)} rows have not come; start the processes "
+                "that ended with the same --processes and --process, then this one again.",
+                file=sys.stderr,
+            )
     for other in options.others:
         rows += rows_of_run(other, dataset.name)
     paths = write_tables(options.out, rows, dataset.name)

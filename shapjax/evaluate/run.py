@@ -24,7 +24,7 @@ from shapjax.core.stream import stream
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
 from shapjax.evaluate.mining import Pair, digest_of_pairs, stable_hash, write_pairs
-from shapjax.evaluate.store import Row, Store, read
+from shapjax.evaluate.store import Key, Row, Store, read
 from shapjax.explainers.explain import METHODS, explain
 from shapjax.explainers.explanation import Explanation, Side
 from shapjax.explainers.transport import region_shares
@@ -132,6 +132,15 @@ def plan_of(
         "methods": [[*task, settings.budget_of(*task)] for task in settings.tasks],
         "precision": jnp.result_type(float).name,
         "versions": {"shapjax": __version__, "jax": jax.__version__},
+    }
+
+
+def keys_of(
+    pairs: Sequence[Pair], backbones: Mapping[str, Backbone], settings: Settings
+) -> set[Key]:
+    """The keys of all rows of a run, whatever its shards."""
+    return {
+        (pair.id, name, *task) for pair in pairs for name in backbones for task in settings.tasks
     }
 
 

@@ -70,9 +70,11 @@ class Store:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(place, error) from None
+        # Looked for in this order, since another process writes its rows after the manifest.
+        orphans = any(SHARD.fullmatch(path.name) for path in place.iterdir())
         if manifest.exists():
             _require_same(read_plan(place), plan, place)
-        elif any(SHARD.fullmatch(path.name) for path in place.iterdir()):
+        elif orphans:
             raise ShapjaxError(
                 f"{place} has rows but no {MANIFEST}, so nobody knows of what; choose another "
                 "folder."

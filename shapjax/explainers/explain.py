@@ -125,7 +125,7 @@ def explain(
     if method is None:
         method = default_method(players)
     record = METHODS[one_of(method, tuple(METHODS), "method")]
-    players = _players(method, record, order, players)
+    players = resolve_players(method, record, order, players)
     if budget is not None and record.budgets is None:
         raise ShapjaxError(
             f"budget is {budget}, but {method} has a closed form, without samples; leave it out."
@@ -190,7 +190,7 @@ def coalition_sides(order: int, side: str | None) -> Literal["query", "retrieved
     return "both"
 
 
-def _players(method: str, record: Method, order: int, players: Any) -> Any:
+def resolve_players(method: str, record: Method, order: int, players: Any) -> Any:
     """The players that a method works on: what the caller wants, or its own."""
     taken = record.players[order - 1]
     if not taken:

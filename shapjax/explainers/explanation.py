@@ -183,18 +183,36 @@ class Explanation:
         try:
             header = json.loads(str(arrays["explanation"]))
             scalars = {name: kind(header[name]) for name, kind in _SCALARS.items()}
-        except (KeyError, ValueError, TypeError):
+            names = {
+                side: None if given is None else tuple(map(str, given))
+                for side in ("query_names", "retrieved_names")
+                for given in [header.get(side)]
+            }
+            for name in _ARRAYS:
+                _require_layout(name, arrays.get(name))
+        # A header may be any JSON: numbers without bound, lists without bottom.
+        except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
             raise ShapjaxError(
                 f"{path} is an npz archive but not an explanation; give one written by shapjax."
             ) from None
-        names = {side: header.get(f"{side}_names") for side in ("query", "retrieved")}
         return Explanation(
-            query_names=None if names["query"] is None else tuple(names["query"]),
-            retrieved_names=None if names["retrieved"] is None else tuple(names["retrieved"]),
+            **names,
             interactions=Interactions.from_arrays(own, str(path)),
             **{name: arrays.get(name) for name in _ARRAYS},
             **scalars,
         )
+
+
+def _require_layout(name: str, array: np.ndarray | None) -> None:
+    """Refuse what is no label map, or no picture, with a ValueError."""
+    if array is None:
+        return
+    if name.endswith("_players"):
+        fits = array.dtype.kind in "iu" and array.ndim == 2 and array.size and array.min() >= 0
+    else:
+        fits = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
+    if not fits:
+        raise ValueError(name)
 
 
 _ARRAYS = ("query_players", "retrieved_players", "query_picture", "retrieved_picture")

@@ -13,18 +13,15 @@ from shapjax.core.evaluate import Progress, evaluate
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.estimate import estimate
 from shapjax.estimators.two_tower import Embed
-from shapjax.explainers.activation_maps import similarity_gradcam, vesm
+from shapjax.explainers.features import explain_features, over_backgrounds
 from shapjax.explainers.gradients import pixel_gradients
 from shapjax.explainers.gram_sam import gram_sam
 from shapjax.explainers.ig_sam import ig_sam
-from shapjax.explainers.integrated_jacobians import integrated_jacobians
 from shapjax.explainers.partition_shap import partition_shap
-from shapjax.explainers.sam import sam
 from shapjax.explainers.towers import BUDGET, play_towers
 from shapjax.explainers.windows import joint_sbsm, sbsm
 from shapjax.games.masked import MaskedPicture, masked_game, tower
 from shapjax.games.players import label_map
-from shapjax.games.pooled import Grams, pooled_rows
 from shapjax.games.similarity import SimilarityGame, masked_sides
 
 Explain = Callable[[SimilarityGame, int, int, jax.Array, Progress | None], Interactions]
@@ -50,47 +47,16 @@ class Method(NamedTuple):
     background: str = "blur"
 
 
-def over_backgrounds(
-    grams: Grams, key: jax.Array, budget: int, find: Callable[[Grams, jax.Array, int], Interactions]
-) -> Interactions:
-    """Mean of a method over the backgrounds of a game: indices are linear in the game.
+def _pure(method: str) -> Explain:
+    """A method on feature maps that shows no progress: the pure function, on one pair."""
 
-    Each background gets its share of the budget and a key of its own.
-    """
-    if grams.qr.ndim == 2:
-        return find(grams, key, budget)
-    count = len(grams.qr)
-    found = [
-        find(Grams(*(part[place] for part in grams)), own, budget // count)
-        for place, own in enumerate(jax.random.split(key, count))
-    ]
-    return mean_of(found)
+    def run(
+        game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
+    ) -> Interactions:
+        assert game.features is not None
+        return explain_features(game.features, method=method, order=order, budget=budget, key=key)
 
-
-def mean_of(found: list[Interactions]) -> Interactions:
-    """Mean of independent interactions with their standard errors; evaluations add up."""
-    count = len(found)
-    mean = sum(found) / count
-    assert isinstance(mean, Interactions)
-    errors = [one.standard_errors for one in found]
-    standard_errors = None
-    if all(parts is not None for parts in errors):
-        standard_errors = tuple(
-            sum(part**2 for part in parts) ** 0.5 / count  # pyright: ignore[reportArgumentType]
-            for parts in zip(*errors, strict=True)  # pyright: ignore[reportArgumentType]
-        )
-    stats = {
-        name: sum(one.stats[name] for one in found) / (1 if name == "evaluations" else count)
-        for name in found[0].stats
-    }
-    return Interactions(mean.coefficients, mean.index, mean.n_players, standard_errors, stats)
-
-
-def _sam(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    assert game.grams is not None
-    return over_backgrounds(game.grams, key, budget, lambda grams, _, __: sam(grams))
+    return run
 
 
 def _sampled(find: Callable[..., Interactions]) -> Explain:
@@ -145,24 +111,6 @@ def ends(game: SimilarityGame) -> dict[str, float]:
     masks = np.stack([np.zeros(game.n_players, bool), np.ones(game.n_players, bool)])
     v_empty, v_grand = np.asarray(evaluate(game.value_fn, masks), float).tolist()
     return {"v_empty": v_empty, "v_grand": v_grand}
-
-
-def _gradcam(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    side = _own_side(game)
-    maps = game.match.feature_maps()
-    other = maps[1 - side].mean(axis=(0, 1))
-    blank = game.match.feature_blanks(side).mean(axis=0)
-    return _first_order(similarity_gradcam(maps[side], blank, other), "GradCAM", game, 1)
-
-
-def _vesm(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    side = _own_side(game)
-    maps = game.match.feature_maps()
-    return _first_order(vesm(maps[side], maps[1 - side].mean(axis=(0, 1))), "VESM", game, 1)
 
 
 def _pixel_gradients(
@@ -236,26 +184,6 @@ def cross_interactions(
     pairs[:n_query, n_query:] = cross
     alone = np.zeros(n, cross.dtype) if singles is None else singles
     return Interactions((empty, alone, pairs[np.triu_indices(n, 1)]), index, n, None, stats)
-
-
-def _integrated_jacobians(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    match = game.match
-    maps = jnp.asarray(match.feature_maps(), jnp.result_type(float))
-    blanks = [jnp.asarray(match.feature_blanks(side), maps.dtype) for side in (0, 1)]
-    count = max(map(len, blanks))
-    nodes = max(1, budget // count)
-    found = []
-    for place in range(count):
-        rows = [
-            pooled_rows(x, blank[place % len(blank)]) for x, blank in zip(maps, blanks, strict=True)
-        ]
-        found.append(integrated_jacobians(*rows, nodes=nodes))
-    mean = sum(found) / count
-    assert isinstance(mean, Interactions)
-    stats = {**ends(game), "evaluations": nodes * count}
-    return Interactions(mean.coefficients, mean.index, mean.n_players, None, stats)
 
 
 def _two_tower(
@@ -390,19 +318,19 @@ _FEATURES_OR_REGIONS = ("features", "superpixels")
 
 METHODS: dict[str, Method] = {
     "sbsm": Method(_sbsm, (_PIXELS, ("grid",)), (5_000, 20_000), "mean"),
-    "vesm": Method(_vesm, (_FEATURES, ()), None),
+    "vesm": Method(_pure("vesm"), (_FEATURES, ()), None),
     "lime": Method(_lime, (_REGIONS, _REGIONS), (5_000, 20_000), "mean"),
     "kernel-shap": Method(
         _kernel, (("superpixels", "features"), ("superpixels", "features")), (5_000, 20_000)
     ),
     "partition-shap": Method(_partition_shap, (_PIXELS, ()), (5_000, 0)),
     "ig": Method(_pixel_gradients, (_PIXELS, ()), (50, 0)),
-    "gradcam": Method(_gradcam, (_FEATURES, ()), None),
-    "sam": Method(_sam, (_FEATURES, _FEATURES), None),
+    "gradcam": Method(_pure("gradcam"), (_FEATURES, ()), None),
+    "sam": Method(_pure("sam"), (_FEATURES, _FEATURES), None),
     "ig-sam": Method(_sampled(ig_sam), (_FEATURES, _FEATURES), (5_000, 40_000)),
     "kernel-sam": Method(_kernel, (_FEATURES_OR_REGIONS, _FEATURES_OR_REGIONS), (5_000, 40_000)),
     "gram-sam": Method(_sampled(gram_sam), (_FEATURES, _FEATURES), (5_000, 5_000)),
     "two-tower": Method(_two_tower, (_REGIONS, _REGIONS), (BUDGET, 2 * BUDGET)),
     "fixlip": Method(_fixlip, ((), _REGIONS), (0, 20_000)),
-    "integrated-jacobians": Method(_integrated_jacobians, ((), _FEATURES), (0, 64)),
+    "integrated-jacobians": Method(_pure("integrated-jacobians"), ((), _FEATURES), (0, 64)),
 }

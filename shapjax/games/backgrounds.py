@@ -62,7 +62,7 @@ def backgrounds(kind: Any, picture: np.ndarray, backbone: Backbone) -> np.ndarra
         picture: as in ``background``.
         backbone: as in ``background``.
     """
-    return np.stack([background(one, picture, backbone) for one in _kinds(kind)])
+    return np.stack([background(one, picture, backbone) for one in kinds_of(kind)])
 
 
 def feature_backgrounds(kind: Any, picture: np.ndarray, backbone: Backbone) -> np.ndarray:
@@ -86,7 +86,7 @@ def feature_backgrounds(kind: Any, picture: np.ndarray, backbone: Backbone) -> n
             return _mean_of(files, lambda batch: features_of(backbone, batch), backbone)
         return np.asarray(features_of(backbone, background(single, picture, backbone)[None]))[0]
 
-    return np.stack([one(single) for single in _kinds(kind)])
+    return np.stack([one(single) for single in kinds_of(kind)])
 
 
 @jax.jit
@@ -108,7 +108,8 @@ def feature_cells(backbone: Backbone) -> tuple[int, int]:
     return shape[1], shape[2]
 
 
-def _kinds(kind: Any) -> list[Any]:
+def kinds_of(kind: Any) -> list[Any]:
+    """The backgrounds that a caller gave, one or a list, as a list."""
     if not isinstance(kind, list | tuple):
         return [kind]
     if not kind:

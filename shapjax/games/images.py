@@ -20,6 +20,11 @@ MAX_PIXELS = 100_000_000
 """Largest picture that is decoded, up to a gigabyte at the peak; networks see a few hundred
 pixels a side."""
 
+MAX_SIDE = 65_535
+"""Most pixels of a side, JPEG's own limit: decoders take minutes over what is longer."""
+
+BLOCK = 1 << 20
+"""Pixels that are converted at a time."""
 
 FORMATS = (
     "PNG",
@@ -49,7 +54,8 @@ def load_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Ima
             uint8 in 0..255, uint16 in 0..65535 or float in 0..1.
 
     Raises:
-        ImageError: missing, a folder, not a picture, damaged, or over 100 megapixels.
+        ImageError: missing, a folder, not a picture, damaged, over 100 megapixels, or over
+            65,535 pixels long.
     """
     from PIL import Image
 
@@ -130,11 +136,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     from PIL import Image, ImageOps
 
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, f"{width} x {height} pixels")
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} has {width} x {height} pixels, expected at least one.")
+    require_pixels(image, name)
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
         image = _eight_bit(np.asarray(image))
@@ -145,21 +147,49 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
+def require_pixels(image: Image.Image, name: str, most: int = MAX_PIXELS) -> None:
+    """Refuse a picture without pixels or with too many, before it is decoded.
+
+    Raises:
+        ImageError: it has none, more than ``most``, or more than 65,535 on a side.
+    """
+    width, height = image.size
+    if width * height > most:
+        raise _too_large(name, f"{width} x {height} pixels", most)
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels, expected sides of at most {MAX_SIDE}; cut it."
+        )
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has {width} x {height} pixels, expected at least one.")
+
+
 def _eight_bit(grey: np.ndarray) -> Image.Image:
-    """Greys of 16 or 32 bits, or floats, as 8 bits: by their range where it is not 16 bits."""
+    """Greys of 16 or 32 bits, or floats, as 8 bits: by their range where it is not 16 bits.
+
+    Some rows at a time, since a large picture in float64 would take ten times its own memory.
+    """
     from PIL import Image
 
-    values = np.nan_to_num(grey.astype(np.float64))
-    if grey.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:
+    step = max(1, BLOCK // grey.shape[1])
+    blocks = [slice(top, top + step) for top in range(0, len(grey), step)]
+
+    def numbers(block: slice) -> np.ndarray:
+        return np.nan_to_num(grey[block].astype(np.float64))
+
+    low = min(float(numbers(block).min()) for block in blocks)
+    high = max(float(numbers(block).max()) for block in blocks)
+    if grey.dtype.kind == "f" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
-    elif grey.dtype.kind != "f" and values.min() >= 0 and values.max() <= 65535:
+    elif grey.dtype.kind != "f" and low >= 0 and high <= 65535:
         low, high = 0.0, 65535.0
-    else:
-        low, high = float(values.min()), float(values.max())
-    scaled = (values - low) / max(high - low, np.finfo(float).tiny) * 255
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    found = np.empty(grey.shape, np.uint8)
+    for block in blocks:
+        scaled = (numbers(block) - low) / max(high - low, np.finfo(float).tiny) * 255
+        found[block] = np.rint(scaled)
+    return Image.fromarray(found)
 
 
-def _too_large(name: str, came: str) -> ImageError:
-    limit = MAX_PIXELS // 1_000_000
+def _too_large(name: str, came: str, most: int = MAX_PIXELS) -> ImageError:
+    limit = most // 1_000_000
     return ImageError(f"{name} has {came}, expected at most {limit} megapixels; scale it down.")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shapjax.backbones.record import Backbone
-from shapjax.core.errors import ShapjaxError
+from shapjax.core.errors import NotFiniteError, ShapjaxError
 from shapjax.games.backgrounds import backgrounds, feature_backgrounds, features_of
 from shapjax.games.images import load_image
 
@@ -63,33 +63,59 @@ class Match(NamedTuple):
         """Feature maps of both pictures, [2, h, w, C].
 
         Raises:
-            ShapjaxError: the network gives NaN or infinity.
+            NotFiniteError: the network gives NaN or infinity; it names the picture and the layer.
         """
-        return self._finite(features_of(self.backbone, jnp.asarray(np.stack(self.pictures))))
+        return self._finite(
+            features_of(self.backbone, jnp.asarray(np.stack(self.pictures))), self.pictures
+        )
 
     def embeddings(self) -> jax.Array:
         """What similarity compares of both whole pictures, [2, C].
 
         Raises:
-            ShapjaxError: the network gives NaN or infinity.
+            NotFiniteError: the network gives NaN or infinity; it names the picture and the layer.
         """
-        return self._finite(embeddings_of(self.backbone, jnp.asarray(np.stack(self.pictures))))
+        return self._finite(
+            embeddings_of(self.backbone, jnp.asarray(np.stack(self.pictures))), self.pictures
+        )
 
     def feature_blanks(self, side: int) -> jax.Array:
         """Backgrounds of one picture's feature map, [K, h, w, C]."""
         found = feature_backgrounds(self.kinds[side], self.pictures[side], self.backbone)
-        return self._finite(jnp.asarray(found))
+        if not np.isfinite(found).all():
+            raise NotFiniteError(
+                f"{self.backbone.name} gives NaN or infinity for a background of the {SIDES[side]} "
+                "picture; check its weights."
+            )
+        return jnp.asarray(found)
 
     def blanks(self, side: int) -> np.ndarray:
         """Backgrounds of one picture in RGB, float32 [K, S, S, 3]."""
         return backgrounds(self.kinds[side], self.pictures[side], self.backbone)
 
-    def _finite(self, maps: jax.Array) -> jax.Array:
-        if not np.isfinite(np.asarray(maps)).all():
-            raise ShapjaxError(
-                f"{self.backbone.name} gives NaN or infinity for these pictures; check its weights."
-            )
+    def _finite(self, maps: jax.Array, pictures: tuple[np.ndarray, np.ndarray]) -> jax.Array:
+        for side, found in zip(SIDES, maps, strict=True):
+            if not np.isfinite(np.asarray(found)).all():
+                place = f"the {side} picture"
+                raise not_finite(self.backbone, pictures[SIDES.index(side)], place)
         return maps
+
+
+def not_finite(backbone: Backbone, rgb: np.ndarray, place: str) -> NotFiniteError:
+    """The error that says in which layer a network first gives NaN or infinity.
+
+    Args:
+        backbone: the network.
+        rgb: the picture, float32 [S, S, 3] in [0, 1].
+        place: what the picture is to the reader of the message.
+    """
+    # Not compiled: this runs once, and a compiled function would sort the stages by name.
+    stages = backbone.maps(backbone.normalise(jnp.asarray(rgb)[None]))
+    bad = [name for name, found in stages.items() if not np.isfinite(np.asarray(found)).all()]
+    layer = f"first in layer {bad[0]!r}" if bad else "only in its embedding"
+    return NotFiniteError(
+        f"{backbone.name} gives NaN or infinity for {place}, {layer}; check its weights."
+    )
 
 
 @jax.jit

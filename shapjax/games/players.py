@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import numpy as np
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import ImageError, ShapjaxError
+from shapjax.games.images import require_pixels
 
 CHOICES = "features, superpixels, pixels, grid, ROWSxCOLUMNS, a label map or its PNG"
+
+MAX_LABELS = 16_000_000
+"""Pixels of the largest label map that is read from a file; its labels are sorted."""
 
 
 def label_map(kind: Any, picture: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
@@ -129,8 +134,14 @@ def _read_labels(path: Path) -> np.ndarray:
     if not path.is_file():
         raise ShapjaxError(f"players is {str(path)!r}, expected one of {CHOICES}.")
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            labels = np.asarray(image)
+        with warnings.catch_warnings():
+            # Our own limit speaks instead of Pillow's two thresholds.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["PNG"]) as image:
+                require_pixels(image, str(path), MAX_LABELS)
+                labels = np.asarray(image)
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise whatever a damaged file makes them raise
         raise ImageError(f"{path} is no PNG that can be read as a label map ({error}).") from None
     if labels.ndim == 2:

@@ -12,10 +12,11 @@ from jax.tree_util import Partial
 from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of
 from shapjax.games.backgrounds import feature_cells
+from shapjax.games.feature_pairs import FeaturePair
 from shapjax.games.masked import MaskedPicture, masked_game
 from shapjax.games.match import Match, Picture, by_side, count_backgrounds
 from shapjax.games.players import label_map
-from shapjax.games.pooled import Grams, cosine_game, gram_matrices, pooled_rows, unmasked_row
+from shapjax.games.pooled import Grams, cosine_game, gram_matrices
 
 SIDES = ("query", "retrieved", "both")
 
@@ -36,6 +37,7 @@ class SimilarityGame(NamedTuple):
         similarity: cosine of the whole pictures.
         chunk_size: coalitions per call.
         match: the pictures, the network and the backgrounds.
+        features: the feature maps, where their locations play; else None.
     """
 
     value_fn: Partial
@@ -45,6 +47,7 @@ class SimilarityGame(NamedTuple):
     similarity: float
     chunk_size: int
     match: Match
+    features: FeaturePair | None = None
 
     @property
     def n_query(self) -> int:
@@ -102,21 +105,8 @@ def similarity_game(
 
 
 def _pooled(match: Match) -> SimilarityGame:
-    # Gram matrices are made in the widest precision that JAX is set to.
-    maps = jnp.asarray(match.feature_maps(), jnp.result_type(float))
-    rows = []
-    for side, playing in enumerate(match.plays):
-        if playing:
-            blanks = jnp.asarray(match.feature_blanks(side), maps.dtype)
-            rows.append(jax.vmap(pooled_rows, (None, 0))(maps[side], blanks))
-        else:
-            rows.append(unmasked_row(maps[side])[None])
-    count = count_backgrounds([len(row) for row in rows])
-    if count == 1:
-        grams = gram_matrices(rows[0][0], rows[1][0])
-    else:
-        whole = [jnp.broadcast_to(row, (count, *row.shape[1:])) for row in rows]
-        grams = jax.vmap(gram_matrices)(*whole)
+    pair = feature_pair(match)
+    grams = pair.grams()
     labels = [
         label_map("features", picture, feature_cells(match.backbone)) if playing else None
         for picture, playing in zip(match.pictures, match.plays, strict=True)
@@ -126,10 +116,26 @@ def _pooled(match: Match) -> SimilarityGame:
         grams,
         labels[0],
         labels[1],
-        _cosine(maps.mean(axis=(1, 2))),
+        float(pair.similarity()),
         4096,
         match,
+        pair,
     )
+
+
+def feature_pair(match: Match) -> FeaturePair:
+    """The feature maps of a match with the backgrounds of the sides that play.
+
+    Raises:
+        NotFiniteError: the network gives NaN or infinity.
+    """
+    # Gram matrices are made in the widest precision that JAX is set to.
+    maps = jnp.asarray(match.feature_maps(), jnp.result_type(float))
+    blanks = [
+        jnp.asarray(match.feature_blanks(side), maps.dtype) if playing else None
+        for side, playing in enumerate(match.plays)
+    ]
+    return FeaturePair(maps[0], maps[1], *blanks)
 
 
 def _masked(match: Match, kinds: tuple[Any, Any]) -> SimilarityGame:

@@ -1,0 +1,156 @@
+"""Runs on many hosts: real processes that meet on loopback, are killed and start again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cluster_process
+import pytest
+
+import shapjax as sj
+from shapjax.evaluate.cluster import Place, join, wait_for_rows
+from shapjax.evaluate.store import Store, key_of, read
+
+SCRIPT = Path(cluster_process.__file__)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(*arguments):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    for name in ("XLA_FLAGS", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        environment.pop(name, None)
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err[-2000:]
+    return out
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_process_that_is_killed_is_made_up_for(count, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    processes = [start(tmp_path, 0.05, address, count, place) for place in range(count)]
+    victim = processes[-1]
+    for _ in range(2):
+        assert victim.stdout.readline().startswith("row")
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    share = 24 // count
+    # The others are not taken along, and process 0 does not wait for ever.
+    outs = [finish(process) for process in processes[:-1]]
+    left = int(outs[0].split("missing ")[1])
+    assert 0 < left <= share - 2
+    assert f"computed {share}, missing" in outs[0]
+    # Alone, without the others: what is left of its shard and nothing else.
+    again = finish(start(tmp_path, 0, "-", count, count - 1))
+    assert f"computed {left}, missing 0" in again
+    assert again.count("row") == left
+    found = {key_of(row): row["number"] for row in read(tmp_path)}
+    alone = {
+        key_of(row): row["number"] for row in map(cluster_process.row_of, cluster_process.PAIRS)
+    }
+    assert found == alone
+
+
+def test_ctrl_c_keeps_every_row(tmp_path):
+    process = start(tmp_path, 0.05, "-")
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in err
+    assert len(read(tmp_path)) == 3 + out.count("row")
+
+
+def test_without_a_cluster_there_is_one_process():
+    assert join() == Place(0, 1)
+    assert join(None, 4, 2) == Place(2, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, 2, None), "one of processes and process"),
+        ((None, 2, 2), "process is 2"),
+        ((None, 0, 0), "processes"),
+        (("nowhere", 2, 0), "HOST:PORT"),
+        (("host:99999", 2, 0), "HOST:PORT"),
+    ],
+)
+def test_places_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(sj.ShapjaxError, match=message):
+        join(*arguments)
+
+
+def test_auto_needs_a_cluster():
+    code = (
+        "from shapjax.evaluate.cluster import join\n"
+        "import shapjax as sj\n"
+        "try: join('auto', patience=2)\n"
+        "except sj.ShapjaxError as error: print(error)\n"
+    )
+    names = ("SLURM", "OMPI", "KUBERNETES", "TPU", "JAX_COORDINATOR", "PMI", "MPI")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(names)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env={**kept, "JAX_PLATFORMS": "cpu"}, capture_output=True,
+        text=True, timeout=60,
+    )  # fmt: skip
+    assert "the processes cannot be brought together" in result.stdout, result.stderr
+
+
+def test_waiting_counts_from_the_last_row_and_not_by_the_clock(tmp_path, monkeypatch):
+    import time
+
+    rows = [cluster_process.row_of(pair) for pair in cluster_process.PAIRS[:2]]
+    with Store.open(tmp_path, {}) as store:
+        store.append(rows[0])
+    monkeypatch.setattr(time, "time", lambda: pytest.fail("a clock that can be set"))
+    seen = []
+    found, missing = wait_for_rows(
+        tmp_path, map(key_of, rows), patience=0.1, progress=lambda *done: seen.append(done)
+    )
+    assert [row["pair"] for row in found] == ["pair 0"]
+    assert missing == {key_of(rows[1])}
+    assert seen[0] == (1, 2)
+
+
+def test_a_disk_that_is_really_full_loses_no_row_and_goes_on_later(tmp_path):
+    import resource
+
+    rows = [cluster_process.row_of(pair) for pair in cluster_process.PAIRS[:6]]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    written = 0
+    with Store.open(tmp_path, {}) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (250, limits[1]))
+        refused = ""
+        try:
+            for row in rows:
+                store.append(row)
+                written += 1
+        except sj.ShapjaxError as error:
+            refused = str(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert "all finished rows are kept" in refused
+        assert 0 < written < 6
+        assert read(tmp_path) == rows[:written]
+        for row in rows[written:]:
+            store.append(row)
+    assert read(tmp_path) == rows
