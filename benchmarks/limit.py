@@ -1,7 +1,7 @@
 r"""How small the error can be: of estimators that know what they cannot know.
 
     python benchmarks/limit.py [--budgets 250 1000] [--order 1] [--seeds 5] [--search] [--json]
-    python benchmarks/limit.py --family superpixels [--known 3000] [the same]
+    python benchmarks/limit.py --family superpixels [--known 1000] [the same]
 
 Without a family, the best linear estimator on ReLU networks that knows their law.
 
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--order", type=int, default=2, choices=(1, 2, 3))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--family", help="games by name, with the kernel known")
-    parser.add_argument("--known", type=int, default=3000, help="coalitions it is fitted to")
+    parser.add_argument("--known", type=int, default=1000, help="coalitions it is fitted to")
     parser.add_argument("--out", type=Path, default=Path("convergence"), help="keeps the games")
     parser.add_argument("--search", action="store_true", help="look for better counts; minutes")
     parser.add_argument("--json", action="store_true")

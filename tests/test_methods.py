@@ -342,7 +342,7 @@ def test_two_towers_are_the_cross_linear_projection(tiny, pictures):
     options = {"players": {"query": "2x2", "retrieved": "1x3"}}
     game = sj.similarity_game(tiny, *pictures, **options)
     ranks = np.arange(2**7)
-    table = sj.evaluate(game.value_fn, (ranks[:, None] >> np.arange(7)) & 1 == 1, chunk_size=64)
+    table = sj.worths(game.value_fn, (ranks[:, None] >> np.arange(7)) & 1 == 1, chunk_size=64)
     exact = sj.interactions(np.asarray(table), "STII", order=2)
     found = sj.explain(tiny, *pictures, budget=2**4 + 2**3, **options)
     assert found.method == "two-tower"
@@ -369,7 +369,7 @@ def test_fixlip_and_lime_estimate_the_game_of_the_masked_pictures(tiny, pictures
     options = {"players": {"query": "2x2", "retrieved": "1x2"}, "budget": 2**6}
     game = sj.similarity_game(tiny, *pictures, players=options["players"])
     masks = (np.arange(2**6)[:, None] >> np.arange(6)) & 1 == 1
-    table = np.asarray(sj.evaluate(game.value_fn, masks, chunk_size=64))
+    table = np.asarray(sj.worths(game.value_fn, masks, chunk_size=64))
     exact = sj.interactions(table, "FBII", order=2)
     found = sj.explain(tiny, *pictures, method="fixlip", **options)
     np.testing.assert_allclose(found.cross, exact.pairs[:4, 4:], atol=2e-6)
@@ -484,7 +484,7 @@ def test_several_backgrounds_are_averaged(tiny, pictures):
     alone = [sj.similarity_game(tiny, *pictures, background=kind).value_fn(masks) for kind in kinds]
     together = sj.similarity_game(tiny, *pictures, background=kinds)
     np.testing.assert_allclose(
-        sj.evaluate(together.value_fn, masks), np.mean(alone, axis=0), atol=1e-7
+        sj.worths(together.value_fn, masks), np.mean(alone, axis=0), atol=1e-7
     )
     own = {"query": "black", "retrieved": kinds}
     assert sj.similarity_game(tiny, *pictures, background=own).grams.qr.shape == (2, 65, 65)
@@ -498,14 +498,10 @@ def test_several_backgrounds_are_averaged(tiny, pictures):
     regions = sj.similarity_game(tiny, *pictures, players="2x2", background=kinds)
     few = np.random.default_rng(1).random((3, 8)) < 0.5
     alone = [
-        sj.evaluate(
-            sj.similarity_game(tiny, *pictures, players="2x2", background=kind).value_fn, few
-        )
+        sj.worths(sj.similarity_game(tiny, *pictures, players="2x2", background=kind).value_fn, few)
         for kind in kinds
     ]
-    np.testing.assert_allclose(
-        sj.evaluate(regions.value_fn, few), np.mean(alone, axis=0), atol=1e-6
-    )
+    np.testing.assert_allclose(sj.worths(regions.value_fn, few), np.mean(alone, axis=0), atol=1e-6)
 
 
 def test_a_folder_is_the_mean_of_its_pictures(tiny, pictures, tmp_path):

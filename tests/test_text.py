@@ -273,7 +273,7 @@ def exact(reader, x64):
     sides = [sj.parts(reader, text) for text in (TEXT, "the dog eats food")]
     game = sj.similarity(*sides)
     masks = np.asarray(all_masks(game.n_players))
-    return game, np.asarray(sj.evaluate(game.value_fn, masks), float)
+    return game, np.asarray(sj.worths(game.value_fn, masks), float)
 
 
 def test_two_tower_is_the_cross_linear_index(reader, exact):

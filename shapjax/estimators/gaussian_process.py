@@ -199,7 +199,7 @@ def _fit_and_read(
         parts, errors = (
             tuple(np.asarray(x) for x in part) for part in (found.coefficients, found.errors)
         )
-        kernel, growth = Kernel(*map(np.asarray, found.process.kernel)), found.process.growth
+        kernel, growth = found.process.kernel, found.process.growth
 
         def refit(group: int) -> tuple[tuple[np.ndarray, ...], Predict]:
             assert groups is not None

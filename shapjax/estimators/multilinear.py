@@ -74,7 +74,9 @@ def read_at_nodes(
     """
 
     def part(size: int, heads: list[tuple[int, Array]], level: Array) -> Array:
-        return sum(sign * moments_of_size(head, beta * level, size) for sign, head in heads)
+        return jnp.asarray(
+            sum(sign * moments_of_size(head, beta * level, size) for sign, head in heads)
+        )
 
     return _over_nodes(z, kernel, growth, index, order, part)
 
@@ -89,7 +91,7 @@ def cross_covariances(
 
     def part(size: int, heads: list[tuple[int, Array]], level: Array) -> Array:
         members = members_of_size(z.shape[1], size)
-        return sum(sign * _each(head, level, members) for sign, head in heads)
+        return jnp.asarray(sum(sign * _each(head, level, members) for sign, head in heads))
 
     return _over_nodes(z, kernel, growth, index, order, part)
 
