@@ -161,7 +161,7 @@ def masked(
     from seeded import seeded_pictures, seeded_state_dict
     from skimage import data
 
-    from shapjax import backbones, evaluate
+    from shapjax import backbones, worths
     from shapjax.games.similarity import similarity_game
 
     if dtype != "f32":
@@ -182,7 +182,7 @@ def masked(
                 embed(backbone, x).block_until_ready()
 
         def of_game(masks: Any = masks, batch: int = batch) -> None:
-            jax.block_until_ready(evaluate(game.value_fn, masks, chunk_size=batch))
+            jax.block_until_ready(worths(game.value_fn, masks, chunk_size=batch))
 
         seconds = best_seconds({"bare": bare, "game": of_game}, options)
         rates = {key: float(f"{len(masks) / value:.3g}") for key, value in seconds.items()}

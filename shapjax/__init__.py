@@ -11,9 +11,8 @@ from shapjax.core.errors import (
     ValueFunctionError,
     WeightsError,
 )
-from shapjax.core.evaluate import ValueFunction
-from shapjax.core.evaluate import evaluate as worths
 from shapjax.core.interactions import Interactions
+from shapjax.core.worths import ValueFunction, worths
 from shapjax.estimators.estimate import estimate
 from shapjax.estimators.evaluations import Evaluations
 from shapjax.estimators.two_tower import estimate_two_tower

@@ -13,9 +13,9 @@ import numpy as np
 
 from shapjax.core.checks import MAX_PLAYERS, whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction
 from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
+from shapjax.core.worths import DEFAULT_CHUNK, Progress, ValueFunction
 from shapjax.estimators.evaluations import Evaluations
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Array, Problem

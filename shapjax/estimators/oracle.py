@@ -9,7 +9,7 @@ import numpy as np
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
+from shapjax.core.worths import DEFAULT_CHUNK, Progress, ValueFunction, worths
 from shapjax.estimators.evaluations import Array, Evaluations
 
 SEGMENT = 16
@@ -42,7 +42,7 @@ class Oracle:
         progress: Progress | None = None,
         evaluations: Evaluations | None = None,
     ) -> None:
-        """See ``shapjax.core.evaluate`` for the arguments it shares with this.
+        """See ``shapjax.core.worths`` for the arguments it shares with this.
 
         ``evaluations`` are those of earlier runs, to which the new ones are added.
         """
@@ -103,7 +103,7 @@ class Oracle:
 
     def _learn(self, masks: np.ndarray, start: int) -> None:
         total, before, report = min(self.budget, 1 << self._n), self.spent + start, self._progress
-        values = evaluate(
+        values = worths(
             self._value_fn,
             masks,
             chunk_size=self._chunk_size,

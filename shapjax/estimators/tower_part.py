@@ -27,10 +27,10 @@ from scipy.linalg import solve_triangular
 from shapjax.coalitions.enumerate import members_of_size
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import ShapjaxError, ValueFunctionError
-from shapjax.core.evaluate import DEFAULT_CHUNK
 from shapjax.core.interactions import load_npz, save_npz
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
+from shapjax.core.worths import DEFAULT_CHUNK
 from shapjax.estimators.distinct import distinct_coalitions
 from shapjax.estimators.gaussian_process import Process, fit_process
 from shapjax.estimators.product_kernel import derivative_tables

@@ -30,9 +30,9 @@ import numpy as np
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.evaluate import DEFAULT_CHUNK
 from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
+from shapjax.core.worths import DEFAULT_CHUNK
 from shapjax.estimators.tower_part import Embed, TowerPart, tower_part
 
 

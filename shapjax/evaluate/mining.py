@@ -23,9 +23,9 @@ import numpy as np
 
 from shapjax.backbones.record import Backbone
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.evaluate import Progress
 from shapjax.core.files import write_whole
 from shapjax.core.stream import stream
+from shapjax.core.worths import Progress
 from shapjax.evaluate.datasets.record import DataSet, Item, report_broken
 from shapjax.games.folder import embed_folder
 

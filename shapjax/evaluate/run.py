@@ -19,8 +19,8 @@ import numpy as np
 from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import MemoryRefused, ShapjaxError
-from shapjax.core.evaluate import Progress
 from shapjax.core.stream import stream
+from shapjax.core.worths import Progress
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
 from shapjax.evaluate.mining import Pair, digest_of_pairs, stable_hash, write_pairs

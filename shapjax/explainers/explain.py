@@ -12,7 +12,7 @@ from shapjax.backbones.record import Backbone
 from shapjax.backbones.tokeniser import TextPreprocessing
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.evaluate import Progress
+from shapjax.core.worths import Progress
 from shapjax.estimators.estimate import as_key
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.methods import METHODS, Method, ends

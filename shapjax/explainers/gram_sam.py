@@ -25,8 +25,8 @@ import numpy as np
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.evaluate import Progress
 from shapjax.core.interactions import Interactions
+from shapjax.core.worths import Progress
 from shapjax.games.pooled import Grams, cosine_game, inverse_root, with_background
 
 NODES = 24

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shapjax.core.evaluate import Progress, evaluate
 from shapjax.core.interactions import Interactions
+from shapjax.core.worths import Progress, worths
 from shapjax.estimators.estimate import estimate
 from shapjax.estimators.two_tower import Embed
 from shapjax.explainers.features import explain_features, over_backgrounds
@@ -109,7 +109,7 @@ def _first_order(values: Any, index: str, game: SimilarityGame, evaluations: int
 def ends(game: SimilarityGame) -> dict[str, float]:
     """Worth of no part and of all parts."""
     masks = np.stack([np.zeros(game.n_players, bool), np.ones(game.n_players, bool)])
-    v_empty, v_grand = np.asarray(evaluate(game.value_fn, masks), float).tolist()
+    v_empty, v_grand = np.asarray(worths(game.value_fn, masks), float).tolist()
     return {"v_empty": v_empty, "v_grand": v_grand}
 
 
@@ -257,12 +257,12 @@ def _fixlip(
     query, retrieved = (_remembered(side[0]) for side in _towers(game))
     n_query = game.n_query
 
-    def worths(masks: np.ndarray) -> np.ndarray:
+    def encoded(masks: np.ndarray) -> np.ndarray:
         a, b = query(masks[:, :n_query]), retrieved(masks[:, n_query:])
         return (a * b).sum(axis=1, dtype=np.float64)
 
     return estimate(
-        worths,
+        encoded,
         game.n_players,
         index="FBII",
         order=2,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shapjax.core.checks import whole_number
-from shapjax.core.evaluate import Progress, ValueFunction, evaluate
+from shapjax.core.worths import Progress, ValueFunction, worths
 
 
 class Rectangle(NamedTuple):
@@ -95,7 +95,7 @@ def partition_shap(
     n = height * width
     together = max(1, chunk_size // 2)
     ends = np.stack([np.zeros(n, bool), np.ones(n, bool)])
-    v_empty, v_grand = np.asarray(evaluate(pixel_game, ends), np.float64).tolist()
+    v_empty, v_grand = np.asarray(worths(pixel_game, ends), np.float64).tolist()
     spent = 2
     values = np.zeros((height, width))
     ties = itertools.count()
@@ -113,9 +113,9 @@ def partition_shap(
                 batch.append(task)
         if not batch:
             break
-        worths = _worths_of_halves(pixel_game, batch, height, width, chunk_size)
+        found = _worths_of_halves(pixel_game, batch, height, width, chunk_size)
         spent += 2 * len(batch)
-        for task, (a, b) in zip(batch, worths, strict=True):
+        for task, (a, b) in zip(batch, found, strict=True):
             for child in _children(task, float(a), float(b), height, width):
                 gain = abs(child.whole - child.without) * child.weight
                 heapq.heappush(queue, (-gain, next(ties), child))
@@ -163,5 +163,5 @@ def _worths_of_halves(
     ]
     # Padded to one shape, that a compiled game is not compiled anew as the queue fills.
     blank = [np.zeros(height * width, bool)] * (max(chunk_size, 2) - len(masks))
-    worths = evaluate(game, np.stack([*masks, *blank]), chunk_size=max(chunk_size, 2))
-    return np.asarray(worths, np.float64)[: len(masks)].reshape(-1, 2)
+    found = worths(game, np.stack([*masks, *blank]), chunk_size=max(chunk_size, 2))
+    return np.asarray(found, np.float64)[: len(masks)].reshape(-1, 2)

@@ -23,8 +23,8 @@ import numpy as np
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.evaluate import Progress
 from shapjax.core.interactions import Interactions
+from shapjax.core.worths import Progress
 from shapjax.estimators.estimate import as_key
 from shapjax.estimators.tower_part import Embed, TowerPart, tower_part
 from shapjax.estimators.two_tower import combine, split_budget

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from shapjax.core.checks import whole_number
-from shapjax.core.evaluate import Progress, ValueFunction, evaluate
 from shapjax.core.memory import require_memory
+from shapjax.core.worths import Progress, ValueFunction, worths
 
 WINDOW = 20
 """Side of a window, in pixels of a 224-pixel picture (Hamilton et al. 2022, A.2)."""
@@ -206,14 +206,14 @@ def _drops(
     progress: Progress | None,
 ) -> np.ndarray:
     """How far each mask lowers the worth of the whole, 0 where it does not; float64 [count]."""
-    grand = float(np.asarray(evaluate(game, whole, traceable=True))[0])
-    worths = np.empty(count)
+    grand = float(np.asarray(worths(game, whole, traceable=True))[0])
+    found = np.empty(count)
     for start in range(0, count, chunk_size):
         # A full chunk that ends at the last mask, so that one shape is compiled.
         first = max(0, min(start, count - chunk_size))
         part = slice(first, min(start + chunk_size, count))
         masks = masks_of(part)
-        worths[part] = evaluate(game, masks, chunk_size=len(masks), traceable=True)
+        found[part] = worths(game, masks, chunk_size=len(masks), traceable=True)
         if progress is not None:
             progress(part.stop, count)
-    return np.maximum(grand - worths, 0)
+    return np.maximum(grand - found, 0)

@@ -15,9 +15,9 @@ import numpy as np
 from shapjax.backbones.record import Backbone, Preprocessing
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import ImageError, ShapjaxError
-from shapjax.core.evaluate import Progress
 from shapjax.core.interactions import load_npz, save_npz
 from shapjax.core.stream import stream
+from shapjax.core.worths import Progress
 from shapjax.games.backgrounds import BATCH
 from shapjax.games.images import load_image
 from shapjax.games.match import Picture, embeddings_of

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import ShapjaxError, ValueFunctionError
-from shapjax.core.evaluate import traces
+from shapjax.core.worths import traces
 from shapjax.games.parts import Parts
 from shapjax.games.pooled import inverse_root
 

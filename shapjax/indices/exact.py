@@ -13,10 +13,10 @@ import numpy as np
 from shapjax.coalitions.enumerate import all_masks
 from shapjax.core.checks import MAX_PLAYERS, players_of_table, whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.evaluate import DEFAULT_CHUNK, Progress, ValueFunction, evaluate
 from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import float_array, precision_scope
+from shapjax.core.worths import DEFAULT_CHUNK, Progress, ValueFunction, worths
 from shapjax.indices.blocks import HIGHEST_BY_BLOCKS
 from shapjax.indices.cardinal import CardinalIndex
 from shapjax.indices.kernels import share
@@ -188,7 +188,7 @@ def _of_value_function(
         "any table, and shapjax.estimate needs only a budget of coalitions",
     )
     masks = all_masks(n)
-    values = evaluate(value_fn, masks, chunk_size=chunk_size, progress=progress)
+    values = worths(value_fn, masks, chunk_size=chunk_size, progress=progress)
     if isinstance(values, jax.Array):
         return _interactions(values, cardinal, order)
     with precision_scope(values.dtype):

@@ -23,9 +23,9 @@ from jax.tree_util import Partial
 
 from shapjax.coalitions.enumerate import unrank
 from shapjax.core.errors import ShapjaxError, ValueFunctionError
-from shapjax.core.evaluate import Progress, ValueFunction, as_game, evaluate, is_traceable
 from shapjax.core.interactions import load_npz, save_npz
 from shapjax.core.precision import float_array, precision_scope
+from shapjax.core.worths import Progress, ValueFunction, as_game, is_traceable, worths
 from shapjax.indices.blocks import Sums, block_sums, coefficients_of, no_sums, require_order
 from shapjax.indices.worths import superset_weights
 
@@ -98,7 +98,7 @@ def stream(
     rows = min(chunk_size.bit_length() - 1, n, MOST_LOW_PLAYERS)
     low = min(max(rows, BLOCK_PLAYERS), n) if traceable else rows
     plan = Plan(n - low, low, order, 1 << rows)
-    probes = np.asarray(evaluate(value_fn, _probe_masks(n), traceable=traceable))
+    probes = np.asarray(worths(value_fn, _probe_masks(n), traceable=traceable))
     add = _traced_adder(value_fn, plan) if traceable else _host_adder(value_fn, plan)
     with precision_scope(probes.dtype):
         f = jnp.asarray(superset_weights(gamma), probes.dtype)
@@ -184,7 +184,7 @@ def _host_adder(value_fn: ValueFunction, plan: Plan) -> Adder:
     def add(sums: Sums, lost: Sums, high_mask: np.ndarray, f: jax.Array) -> tuple[Sums, Sums]:
         high = np.broadcast_to(high_mask, (len(low_masks), plan.high))
         masks = np.concatenate([low_masks, high], axis=1)
-        values = evaluate(value_fn, masks, chunk_size=plan.rows, traceable=False)
+        values = worths(value_fn, masks, chunk_size=plan.rows, traceable=False)
         return _add_block(jnp.asarray(values, f.dtype), sums, lost, high_mask, f, plan=plan)
 
     return add

@@ -37,7 +37,7 @@ def _run(game: Partial, masks: jax.Array) -> jax.Array:
     return game(masks)
 
 
-def evaluate(
+def worths(
     value_fn: ValueFunction,
     masks: Any,
     *,
