@@ -125,7 +125,7 @@ def test_the_errors_are_those_of_the_posterior_covariance(process, posterior_tab
         np.testing.assert_allclose(errors[s] ** 2, variance, atol=1e-7 * process.variance)
 
 
-@pytest.mark.parametrize(("index", "order"), INDICES)
+@pytest.mark.parametrize(("index", "order"), [("STII", 3), ("FSII", 2), ("SGV", 2)])
 def test_nodes_and_tables_give_the_same_index(index, order):
     rng, n = np.random.default_rng(0), 12
     cardinal, order = index_and_order(index, order, n)
@@ -158,10 +158,11 @@ def test_the_likelihood_climbs_by_its_own_gradient():
     z = jnp.asarray(np.unique(rng.random((60, 7)) < 0.5, axis=0), float)
     values = jnp.asarray(rng.normal(size=(len(z), 2)))
     basis = jax.nn.one_hot(z.sum(axis=1).astype(int), 8)
+    present = np.asarray(basis).any(axis=0)
 
     def likelihood(logs):
         matrix = kernel_matrix(z, z, Kernel(jnp.exp(logs), 0.2)) + 1e-7 * jnp.eye(len(z))
-        used = basis[:, np.asarray(basis).any(axis=0)]
+        used = basis[:, present]
         inverse = jnp.linalg.inv(matrix)
         gram = used.T @ inverse @ used
         rest = inverse - inverse @ used @ jnp.linalg.solve(gram, used.T @ inverse)
@@ -170,9 +171,10 @@ def test_the_likelihood_climbs_by_its_own_gradient():
         return -0.5 * freedom * jnp.log(jnp.trace(values.T @ rest @ values)) - determinants
 
     logs = jnp.asarray(rng.uniform(-2, -0.5, 7))
-    found = _information(z, values, basis, Kernel(jnp.exp(logs), 0.2), 1e-7)
-    np.testing.assert_allclose(found.likelihood, likelihood(logs), rtol=1e-9)
-    np.testing.assert_allclose(found.gradient, jax.grad(likelihood)(logs), rtol=1e-6)
+    found = jax.jit(_information)(z, values, basis, Kernel(jnp.exp(logs), 0.2), 1e-7)
+    value, gradient = jax.jit(jax.value_and_grad(likelihood))(logs)
+    np.testing.assert_allclose(found.likelihood, value, rtol=1e-9)
+    np.testing.assert_allclose(found.gradient, gradient, rtol=1e-6)
     assert np.linalg.eigvalsh(found.information).min() > -1e-9
 
 
@@ -180,7 +182,7 @@ def test_a_player_that_changes_nothing_gets_a_low_rate():
     masks = distinct_coalitions(jax.random.key(0), 10, 2, 200)
     values = network(9, 0)(masks[:, :9])
     found = index_of_values(masks, values, *index_and_order("STII", 2, 10))
-    rates = found.stats["rate"]
+    rates = np.array(found.stats["rate"])
     assert rates[9] < 0.7 * rates[:9].min()
 
 

@@ -163,7 +163,7 @@ def index_and_refits(
         "evaluations": len(masks),
         "v_empty": float(values[sizes == 0][0]),
         "v_grand": float(values[sizes == masks.shape[1]][0]),
-        "rate": np.asarray(fitted.kernel.rate),
+        "rate": np.asarray(fitted.kernel.rate).tolist(),
         "share": float(fitted.kernel.share),
         "growth": float(np.log(fitted.scale[1])),
         "truncated": fitted.truncated,
