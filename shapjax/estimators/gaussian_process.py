@@ -2,8 +2,9 @@ r"""Interaction indices read off a Gaussian process fitted to the coalitions eva
 
 The model is :math:`v(S) = h(|S|) + e^{c |S|} g(S)`: a free function of the size, and a Gaussian
 process g whose covariance is a mixture of two product kernels, one smooth and one rough, and whose
-spread may grow or shrink with the size. Any cardinal index of its posterior mean has a closed form
-(``product_kernel``), so that no table of 2**n is ever made. Since no coalition is evaluated twice
+spread may grow or shrink with the size. In games of few players each of them has a rate of its own
+(``player_rates``). Any cardinal index of the posterior mean has a closed form (``multilinear``,
+``product_kernel``), so that no table of 2**n is ever made. Since no coalition is evaluated twice
 and the posterior mean passes through every value, the estimate becomes exact as the budget
 reaches 2**n, whatever the game.
 """
@@ -87,8 +88,9 @@ def gaussian_process(problem: Problem, oracle: Oracle) -> Answer:
     """Any cardinal index, read off the posterior mean of a Gaussian process on coalitions.
 
     Coalitions are distinct; standard errors are the posterior's. ``stats`` holds ``v_empty``,
-    ``v_grand``, the kernel's ``rate`` and rough ``share``, the ``growth`` of the spread by size,
-    and the ``shrinkage`` of each size towards its mean (1 is none).
+    ``v_grand``, the kernel's ``rate`` (a list by player up to 20 players) and rough ``share``,
+    the ``growth`` of the spread by size, and the ``shrinkage`` of each size towards its mean (1
+    is none).
 
     Raises:
         ShapjaxError: the budget is below the sizes taken whole, or there are over 1000 players.

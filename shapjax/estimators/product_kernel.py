@@ -41,7 +41,7 @@ class Kernel(NamedTuple):
     Games have broad trends and fine detail of much smaller spread; one rate serves one of them.
 
     Attributes:
-        rate: lambda, positive; r is its negative exponential.
+        rate: lambda, positive, of all players or of each, [n]; r is its negative exponential.
         share: a, between 0 and 1; 0 leaves the product kernel alone.
     """
 
@@ -55,7 +55,7 @@ def kernel_matrix(a: jax.Array, b: jax.Array, kernel: Kernel) -> jax.Array:
     Args:
         a: masks as numbers, float [A, n].
         b: float [B, n].
-        kernel: rate and share.
+        kernel: rates and share.
     """
     smooth = jnp.exp(-weighted_distance(a, b, kernel.rate))
     return smooth + kernel.share * (smooth**ROUGHER - smooth)
