@@ -132,33 +132,28 @@ def _over_nodes(
     and the means over all players, [M].
     """
     rule = node_rule(index, order, z.shape[1])
-    totals = None
-    for share, r in _products(kernel, z.shape[1]):
-        absent = 1 + z * (r - 1)
-        present = (r + z * (1 - r)) * jnp.exp(growth)
+    kernels = [
+        (share, 1 + z * (r - 1), (r + z * (1 - r)) * jnp.exp(growth))
+        for share, r in _products(kernel, z.shape[1])
+    ]
 
-        def at(
-            node: tuple[Array, Array],
-            share: Array = share,
-            absent: Array = absent,
-            present: Array = present,
-        ) -> tuple[Array, ...]:
-            t, weights = node
+    def at(node: tuple[Array, Array]) -> tuple[Array, ...]:
+        t, weights = node
+        totals = [jnp.zeros(())] * (order + 1)
+        for share, absent, present in kernels:
             mean = (1 - t) * absent + t * present
             heads = _heads(mean, [(1, present), (-1, absent)], index.form)
             level = share * mean.prod(axis=1)
-            return tuple(weights[s] * part(s, heads, level) for s in range(order + 1))
+            totals = [total + weights[s] * part(s, heads, level) for s, total in enumerate(totals)]
+        return tuple(totals)
 
-        def add(total: Any, node: tuple[Array, Array], at: Any = at) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, at(node)), None
+    def add(totals: tuple[Array, ...], node: tuple[Array, Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, totals, at(node)), None
 
-        nodes = (jnp.asarray(rule.nodes), jnp.asarray(rule.weights.T))
-        if totals is None:
-            shapes = jax.eval_shape(at, jax.tree.map(lambda x: x[0], nodes))
-            totals = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        totals = jax.lax.scan(add, totals, nodes)[0]
-    assert totals is not None
-    return totals
+    nodes = (jnp.asarray(rule.nodes), jnp.asarray(rule.weights.T))
+    shapes = jax.eval_shape(at, jax.tree.map(lambda x: x[0], nodes))
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, start, nodes)[0]
 
 
 def _products(kernel: Kernel, n: int) -> list[tuple[Array, Array]]:

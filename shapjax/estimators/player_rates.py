@@ -24,7 +24,7 @@ WIDTH = 0.4
 """Deviation a priori of the logarithm of a rate from the mean over players."""
 
 STEPS = 4
-"""Steps towards the maximum."""
+"""Steps towards the maximum; the best of the places between them is taken."""
 
 LONGEST = 1.0
 """Longest step of a logarithm."""
@@ -60,10 +60,8 @@ def own_rates(
         return (logs + move, best, score), None
 
     first = (start, start, jnp.asarray(-jnp.inf))
-    logs, best, score = jax.lax.scan(step, first, None, length=STEPS)[0]
-    last = _information(z, values, basis, Kernel(jnp.exp(logs), kernel.share), nugget)
-    better = last.likelihood - 0.5 * logs @ precision @ logs > score
-    return Kernel(jnp.exp(jnp.where(better, logs, best)), kernel.share)
+    _, best, _ = jax.lax.scan(step, first, None, length=STEPS + 1)[0]
+    return Kernel(jnp.exp(best), kernel.share)
 
 
 class _Information(NamedTuple):
