@@ -25,14 +25,11 @@ from shapjax.core.memory import require_memory
 from shapjax.estimators.estimate import as_key
 from shapjax.explainers.explain import (
     as_bytes,
-    coalition_sides,
-    default_method,
     explain,
-    resolve_players,
+    settled,
 )
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.features import FEATURE_METHODS, bytes_of, explain_features
-from shapjax.explainers.methods import METHODS
 from shapjax.games.backgrounds import (
     NAMES,
     background,
@@ -195,20 +192,9 @@ def explain_stream(
         settings = {"method": method, "order": order, "side": side, "players": players}
         settings |= {"background": background, "budget": budget}
         return _one_by_one(model, named, key, settings)
-    if method is None:
-        method = default_method(players)
-    one_of(method, tuple(METHODS), "method")
-    players = resolve_players(method, METHODS[method], order, players)
-    masked = coalition_sides(order, side)
-    record = METHODS[method]
-    if budget is not None and record.budgets is None:
-        raise ShapjaxError(f"budget is {budget}, but {method} has a closed form; leave it out.")
-    if budget is None:
-        budget = record.budgets[order - 1] if record.budgets else None
-    if method == "vesm" and background is not None:
-        raise ShapjaxError("vesm has no background; leave it out.")
-    blank = record.background if background is None else background
-    blank = tuple(_read_once(one) for one in by_side(blank, "background"))
+    plan = settled(method, order, side, players, background, budget)
+    method, players, masked = plan.method, plan.players, plan.masked
+    blank = tuple(_read_once(one) for one in by_side(plan.background, "background"))
     on_features = isinstance(players, str) and players == "features" and method in FEATURE_METHODS
     if not on_features:
         if mesh is not None:
@@ -221,15 +207,15 @@ def explain_stream(
             "order": order,
             "side": side,
             "players": players,
-            "background": None if method == "vesm" else dict(zip(_SIDES, blank, strict=True)),
-            "budget": budget,
+            "background": dict(zip(_SIDES, blank, strict=True)),
+            "budget": plan.budget,
         }
         return _one_by_one(model, named, key, settings)
     plays = (masked in ("query", "both"), masked in ("retrieved", "both"))
     mesh = None if mesh is None else _automatic(mesh)
-    plan = _Plan(method, order, budget or 0, key, mesh, chunk_size)
+    work = _Plan(method, order, plan.budget, key, mesh, chunk_size)
     return _in_chunks(
-        model, named, plan, [_blanks(model, b, p) for b, p in zip(blank, plays, strict=True)]
+        model, named, work, [_blanks(model, b, p) for b, p in zip(blank, plays, strict=True)]
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -122,10 +122,70 @@ def explain(
             key=key,
             progress=progress,
         )
+    plan = settled(method, order, side, players, background, budget, rather_than)
+    game = similarity_game(
+        model,
+        query,
+        retrieved,
+        players=plan.players,
+        masked=plan.masked,
+        background=plan.background,
+    )
+    record = METHODS[plan.method]
+    found = record.explain(game, order, plan.budget, as_key(key), progress)
+    stats = found.stats if "v_grand" in found.stats else {"evaluations": 2, **ends(game)}
+    return Explanation(
+        method=plan.method,
+        backbone=model.name,
+        interactions=jax.tree.map(np.asarray, found),
+        query_players=game.query_players,
+        retrieved_players=game.retrieved_players,
+        similarity=game.similarity,
+        v_grand=float(stats["v_grand"]),
+        v_empty=float(stats["v_empty"]),
+        evaluations=int(stats["evaluations"]),
+        seconds=time.perf_counter() - begun,
+        query_picture=as_bytes(game.match.pictures[0]),
+        retrieved_picture=as_bytes(game.match.pictures[1]),
+    )
+
+
+class Settled(NamedTuple):
+    """What a caller asked for, with the method's own choices where nothing was said.
+
+    Attributes:
+        method: its name.
+        players: what plays.
+        masked: whose parts play.
+        background: what replaces masked parts.
+        budget: evaluations; 0 for a closed form.
+    """
+
+    method: str
+    players: Any
+    masked: Literal["query", "retrieved", "both"]
+    background: Any
+    budget: int
+
+
+def settled(
+    method: str | None,
+    order: int,
+    side: str | None,
+    players: Any,
+    background: Any,
+    budget: int | None,
+    rather_than: Any = None,
+) -> Settled:
+    """The arguments of ``explain`` for pictures, checked against one another.
+
+    Raises:
+        ShapjaxError: they do not go together.
+    """
     if method is None:
         method = default_method(players)
     record = METHODS[one_of(method, tuple(METHODS), "method")]
-    players = resolve_players(method, record, order, players)
+    players = _players(method, record, order, players)
     if budget is not None and record.budgets is None:
         raise ShapjaxError(
             f"budget is {budget}, but {method} has a closed form, without samples; leave it out."
@@ -141,27 +201,9 @@ def explain(
     blank = record.background if background is None else background
     if rather_than is not None:
         blank = {"query": by_side(blank, "background")[0], "retrieved": rather_than}
-    game = similarity_game(
-        model, query, retrieved, players=players, masked=masked, background=blank
-    )
     if budget is None:
         budget = record.budgets[order - 1] if record.budgets else 0
-    found = record.explain(game, order, budget, as_key(key), progress)
-    stats = found.stats if "v_grand" in found.stats else {"evaluations": 2, **ends(game)}
-    return Explanation(
-        method=method,
-        backbone=model.name,
-        interactions=jax.tree.map(np.asarray, found),
-        query_players=game.query_players,
-        retrieved_players=game.retrieved_players,
-        similarity=game.similarity,
-        v_grand=float(stats["v_grand"]),
-        v_empty=float(stats["v_empty"]),
-        evaluations=int(stats["evaluations"]),
-        seconds=time.perf_counter() - begun,
-        query_picture=as_bytes(game.match.pictures[0]),
-        retrieved_picture=as_bytes(game.match.pictures[1]),
-    )
+    return Settled(method, players, masked, blank, budget)
 
 
 def as_bytes(picture: np.ndarray) -> np.ndarray:
@@ -190,7 +232,7 @@ def coalition_sides(order: int, side: str | None) -> Literal["query", "retrieved
     return "both"
 
 
-def resolve_players(method: str, record: Method, order: int, players: Any) -> Any:
+def _players(method: str, record: Method, order: int, players: Any) -> Any:
     """The players that a method works on: what the caller wants, or its own."""
     taken = record.players[order - 1]
     if not taken:
