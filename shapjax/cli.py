@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shapjax.core.bars import Bar
 from shapjax.core.errors import ShapjaxError
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def _search(options: argparse.Namespace) -> None:
     out = _out(options, ("gallery.html", "search.json"))
     query = load_image(options.query)
     model = _model(options)
-    with _Bar("embedding", options.quiet, "pictures") as bar:
+    with Bar("embedding", options.quiet, "pictures") as bar:
         found = search(model, options.query, options.folder, top=options.top, progress=bar.update)
     for path, reason in found.unreadable.items():
         print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)
@@ -322,7 +323,7 @@ def _explain_hits(
         key=options.seed,
     )
     found = []
-    with _Bar(method, options.quiet, "pairs") as bar:
+    with Bar(method, options.quiet, "pairs") as bar:
         bar.update(0, len(paths))
         for one in stream:
             if isinstance(one, Failure):
@@ -447,7 +448,7 @@ def _run_one(options: argparse.Namespace, model: Any, pair: Pair, method: str) -
     sampled = options.methods is None or METHODS[method].budgets is not None
     found = []
     for side in sides:
-        with _Bar(method if side is None else f"{method}, {side} side", options.quiet) as bar:
+        with Bar(method if side is None else f"{method}, {side} side", options.quiet) as bar:
             found.append(
                 explain(
                     model,
@@ -482,27 +483,6 @@ def _background(options: argparse.Namespace) -> Any:
     """One background, several, or the method's own."""
     given = options.background
     return given[0] if given is not None and len(given) == 1 else given
-
-
-class _Bar:
-    """A progress bar on standard error that learns its length when work begins."""
-
-    def __init__(self, what: str, quiet: bool, unit: str = "coalitions") -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(desc=what, unit=f" {unit}", disable=quiet, file=sys.stderr)
-
-    def __enter__(self) -> _Bar:
-        self._bar.refresh()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def update(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` are evaluated."""
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
 
 
 def _summary(

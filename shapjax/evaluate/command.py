@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from shapjax.core.bars import Bar
 from shapjax.core.errors import ShapjaxError
 
 PATIENCE = 300
@@ -124,7 +125,7 @@ def evaluate(options: argparse.Namespace) -> None:
     jax.config.update("jax_enable_x64", True)
     models = _models(options)
     pairs = _pairs(options, dataset, models)
-    with _Bar("explaining", "rows", options.quiet) as bar:
+    with Bar("explaining", options.quiet, "rows", resumes=True) as bar:
         rows = run(
             dataset,
             pairs,
@@ -139,7 +140,7 @@ def evaluate(options: argparse.Namespace) -> None:
         return
     if place.processes > 1:
         keys = keys_of(pairs, models, settings)
-        with _Bar("waiting for the others", "rows", options.quiet) as bar:
+        with Bar("waiting for the others", options.quiet, "rows", resumes=True) as bar:
             rows, missing = wait_for_rows(
                 options.out, keys, patience=options.patience, progress=bar.update
             )
@@ -205,7 +206,7 @@ def _pairs(options: argparse.Namespace, dataset: Any, models: dict[str, Any]) ->
         return read_pairs(Path(asked), dataset, broken=options.broken)
     count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
     by = one_of(options.paired_by or next(iter(models)), tuple(models), "paired-by")
-    with _Bar("pairing", "files", options.quiet) as bar:
+    with Bar("pairing", options.quiet, "files", resumes=True) as bar:
         mined = mine_pairs(
             dataset,
             models[by],
@@ -217,33 +218,3 @@ def _pairs(options: argparse.Namespace, dataset: Any, models: dict[str, Any]) ->
     for path, reason in mined.broken.items():
         print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)
     return mined.pairs
-
-
-class _Bar:
-    """A progress bar on standard error with the time that is left.
-
-    What is done at its first update was done before, and says nothing of the speed.
-    """
-
-    def __init__(self, what: str, unit: str, quiet: bool) -> None:
-        self._settings: dict[str, Any] = {"desc": what, "unit": f" {unit}", "disable": quiet}
-        self._bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def update(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` are finished."""
-        from tqdm import tqdm
-
-        if self._bar is None:
-            # The mean speed of the whole run: rows of one pair differ a thousandfold.
-            self._bar = tqdm(
-                total=total, initial=done, smoothing=0, file=sys.stderr, **self._settings
-            )
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
