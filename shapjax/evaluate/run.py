@@ -18,7 +18,7 @@ import numpy as np
 
 from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of, whole_number
-from shapjax.core.errors import MemoryRefused, ShapjaxError
+from shapjax.core.errors import MemoryRefused, NotFiniteError, ShapjaxError, ValueFunctionError
 from shapjax.core.stream import stream
 from shapjax.core.worths import Progress
 from shapjax.evaluate import metrics
@@ -31,7 +31,7 @@ from shapjax.explainers.transport import region_shares
 from shapjax.games.backgrounds import background, feature_cells
 from shapjax.games.folder import digest_of
 from shapjax.games.images import load_image
-from shapjax.games.match import embeddings_of
+from shapjax.games.match import embeddings_of, first_bad_layer
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -228,7 +228,7 @@ def _run_backbone(
         for method, order in missing(pair):
             row: Row = {"pair": pair.id, "backbone": name, "method": method, "order": order}
             try:
-                if isinstance(loaded, ShapjaxError):
+                if not isinstance(loaded, Loaded):
                     raise loaded
                 judge = judge or Judge(model, loaded)
                 row |= _measured(judge, model, loaded, method, order, settings)
@@ -236,8 +236,11 @@ def _run_backbone(
                 row["error"] = None
             except MemoryRefused:
                 raise
+            except (NotFiniteError, ValueFunctionError) as error:
+                where = _where_not_finite(model, loaded) if isinstance(loaded, Loaded) else ""
+                row["error"] = f"{error}{where}"
             except ShapjaxError as error:
-                row["error"] = f"{error}{_where_not_finite(model, loaded)}"
+                row["error"] = str(error)
             seen.add((method, order))
             store.append(row)
             tell()
@@ -310,7 +313,7 @@ class Judge:
         found = found.astype(np.float64)
         norms = np.linalg.norm(found, axis=1, keepdims=True)
         if not np.isfinite(norms).all():
-            raise ShapjaxError(f"{self._model.name} gives NaN or infinity for censored pictures.")
+            raise NotFiniteError(f"{self._model.name} gives NaN or infinity for censored pictures.")
         return found / np.maximum(norms, np.finfo(np.float64).tiny)
 
     def _with_query(self, pictures: np.ndarray) -> np.ndarray:
@@ -339,7 +342,11 @@ class Judge:
 
     def second_order(self, explanation: Explanation) -> dict[str, float]:
         """Metrics of what the object in the query is projected to in the retrieved picture."""
-        assert self._masks is not None
+        if self._masks is None:
+            raise ShapjaxError(
+                "a picture of this pair has no mask, so what order 2 finds cannot be measured; ask "
+                "for order 1."
+            )
         mask, (true, void) = self._masks[0].shown, self._masks[1]
         if not mask.any():
             nothing = float("nan")
@@ -366,7 +373,7 @@ class Judge:
         """
         values = np.asarray(values, np.float64)
         if not np.isfinite(values).all():
-            raise ShapjaxError(f"{explanation.method} gives NaN or infinity for this pair.")
+            raise NotFiniteError(f"{explanation.method} gives NaN or infinity for this pair.")
         labels = explanation.players(side)
         kind = METHODS[explanation.method].players[explanation.order - 1][0]
         if kind not in CELLS:
@@ -387,27 +394,10 @@ def _weights(count: int, size: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(count)))
 
 
-def _where_not_finite(model: Backbone, loaded: Any) -> str:
+def _where_not_finite(model: Backbone, loaded: Loaded) -> str:
     """Which layer first gives NaN or infinity, and for which picture; nothing if none does."""
-    if not isinstance(loaded, Loaded):
-        return ""
     for name, picture in zip(loaded.pair[1::-1], (loaded.query, loaded.retrieved), strict=True):
-        rgb = jnp.asarray(model.resize(picture, fit="stretch"))[None]
-        fine = np.asarray(_finite(model, rgb))
-        if not fine.all():
-            return f" The first layer to do so is {_layers(model, rgb)[fine.argmin()]}, for {name}."
+        layer = first_bad_layer(model, model.resize(picture, fit="stretch"))
+        if layer is not None:
+            return f" The first layer to do so is {layer}, for {name}."
     return ""
-
-
-@jax.jit
-def _finite(model: Backbone, rgb: jax.Array) -> jax.Array:
-    """Whether each stage of the network gives numbers only, Boolean [stages]."""
-    maps = model.maps(model.normalise(rgb))
-    return jnp.stack([jnp.isfinite(found).all() for found in maps.values()])
-
-
-def _layers(model: Backbone, rgb: jax.Array) -> list[str]:
-    """Names of the stages in their order, which dictionaries lose in compiled functions."""
-    names: list[str] = []
-    jax.eval_shape(lambda x: names.extend(model.maps(model.normalise(x))), rgb)
-    return names

@@ -101,6 +101,19 @@ class Match(NamedTuple):
         return maps
 
 
+def first_bad_layer(backbone: Backbone, rgb: np.ndarray) -> str | None:
+    """Name of the stage where a network first gives NaN or infinity; None if none does.
+
+    Args:
+        backbone: the network.
+        rgb: the picture, float32 [S, S, 3] in [0, 1].
+    """
+    # Not compiled: this runs once, and a compiled function would sort the stages by name.
+    stages = backbone.maps(backbone.normalise(jnp.asarray(rgb)[None]))
+    bad = (name for name, found in stages.items() if not np.isfinite(np.asarray(found)).all())
+    return next(bad, None)
+
+
 def not_finite(backbone: Backbone, rgb: np.ndarray, place: str) -> NotFiniteError:
     """The error that says in which layer a network first gives NaN or infinity.
 
@@ -109,10 +122,8 @@ def not_finite(backbone: Backbone, rgb: np.ndarray, place: str) -> NotFiniteErro
         rgb: the picture, float32 [S, S, 3] in [0, 1].
         place: what the picture is to the reader of the message.
     """
-    # Not compiled: this runs once, and a compiled function would sort the stages by name.
-    stages = backbone.maps(backbone.normalise(jnp.asarray(rgb)[None]))
-    bad = [name for name, found in stages.items() if not np.isfinite(np.asarray(found)).all()]
-    layer = f"first in layer {bad[0]!r}" if bad else "only in its embedding"
+    name = first_bad_layer(backbone, rgb)
+    layer = "only in its embedding" if name is None else f"first in layer {name!r}"
     return NotFiniteError(
         f"{backbone.name} gives NaN or infinity for {place}, {layer}; check its weights."
     )
