@@ -37,25 +37,13 @@ from results import Results
 
 import shapjax as sj
 from shapjax.backbones.record import Backbone
+from shapjax.evaluate.published import METHODS_OF_PAPER as METHODS
 from shapjax.games.folder import embed_folder
 from shapjax.report.layouts import save_counterfactual, save_methods, save_regions
 from shapjax.training.scenes import scene_pair
 
-METHODS = (
-    "sbsm",
-    "partition-shap",
-    "lime",
-    "kernel-shap",
-    "vesm",
-    "gradcam",
-    "sam",
-    "ig-sam",
-    "kernel-sam",
-)
-"""Columns of the paper's figures 2 and 9."""
-
 ON_PICTURES = METHODS[:4]
-"""Those that run the network on every coalition."""
+"""Those of the paper's that run the network on every coalition."""
 
 CONVERGENCE = {5: games.RELU, 10: games.BOOLEAN}
 FIGURES = (2, 3, 4, 5, 8, 9, 10)
