@@ -214,16 +214,16 @@ def superpixel_pair(seed: int) -> tuple[sj.backbones.Backbone, MaskedPicture, Ma
         crops.append(photograph[top : top + side, left : left + side])
     backbone = sj.backbones.load("shapjax_tiny")
     game = similarity_game(backbone, *crops, players="superpixels")
-    _, query, retrieved = game.value_fn.args
+    query, retrieved = game.value_fn.sides
     return backbone, _merged(query, QUERY), _merged(retrieved, PLAYERS - QUERY)
 
 
 def _merged(side: MaskedPicture, players: int) -> MaskedPicture:
     """Fewer players: superpixels with consecutive labels, which are neighbours, become one."""
-    count = len(side.players)
+    count = side.n_players
     if count < players:
         raise ShapjaxError(f"a picture has {count} superpixels, expected at least {players}.")
-    return side._replace(labels=side.labels * players // count, players=jnp.ones(players, bool))
+    return side._replace(labels=side.labels * players // count)
 
 
 def tower_table(
@@ -239,7 +239,7 @@ def tower_table(
 
 def _embeddings(backbone: sj.backbones.Backbone, side: MaskedPicture) -> np.ndarray:
     """Unit embeddings of a picture under all masks of its players, float64 [2**k, C]."""
-    masks = np.asarray(all_masks(len(side.players)))
+    masks = np.asarray(all_masks(side.n_players))
     parts = [
         np.asarray(_embed(backbone, side, masks[start : start + 64]), np.float64)
         for start in range(0, len(masks), 64)

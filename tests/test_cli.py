@@ -215,7 +215,7 @@ def unusual_pictures(folder):
 def test_unusual_pictures_are_explained(tmp_path, pair):
     (tmp_path / "in").mkdir()
     for path in unusual_pictures(tmp_path / "in"):
-        # Superpixels of one pixel are the extreme; every other count of them compiles anew.
+        # Superpixels of one pixel are the extreme; for other counts a solver would be compiled.
         method = "kernel-shap" if path.name == "one_pixel.png" else "gram-sam"
         run(path, path, "--method", method, "--budget", 400, "--out", tmp_path / "o", "--quiet")
         summary = json.loads((tmp_path / "o" / "summary.json").read_text())

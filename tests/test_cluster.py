@@ -25,7 +25,7 @@ def free_port():
 
 def start(*arguments):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    for name in ("XLA_FLAGS", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         environment.pop(name, None)
     return subprocess.Popen(
         [sys.executable, SCRIPT, *map(str, arguments)],

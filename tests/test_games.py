@@ -155,3 +155,25 @@ def test_a_network_that_gives_nan_is_named(tiny, pictures):
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, tiny)
     with pytest.raises(sj.ShapjaxError, match="shapjax_tiny gives NaN"):
         sj.similarity_game(broken, *pictures)
+
+
+def test_pictures_cut_otherwise_share_a_program():
+    from shapjax.games import masked
+
+    model = sj.backbones.load("shapjax_tiny")
+    rng = np.random.default_rng(0)
+    query, retrieved = rng.random((2, 64, 64, 3), np.float32)
+    before = masked._run._cache_size()
+    for cells in ("2x3", "4x4", "7x9"):
+        game = sj.similarity_game(model, query, retrieved, players=cells).value_fn
+        sides = game.sides
+        masks = rng.random((5, 2 * sides[0].n_players)) < 0.5
+        embeddings = [
+            masked.embed_masked(model, side, own)
+            for side, own in zip(sides, np.split(masks, 2, axis=1), strict=True)
+        ]
+        a, b = (e / jnp.linalg.norm(e, axis=1, keepdims=True) for e in embeddings)
+        np.testing.assert_allclose(game(masks), (a * b).sum(axis=1), atol=1e-6)
+        np.testing.assert_allclose(jax.jit(game)(masks), (a * b).sum(axis=1), atol=1e-6)
+        np.testing.assert_allclose(sj.worths(game, masks), game(masks), atol=1e-6)
+    assert masked._run._cache_size() == before + 1

@@ -24,7 +24,9 @@ class ValueFunction(Protocol):
     """The worth of coalitions: a Boolean array [B, n] to B real numbers.
 
     Bit i of a row says whether player i is in. A ``jax.tree_util.Partial`` carries its data as
-    arguments of the compiled program, so games that differ only in data share one compilation.
+    arguments of the compiled program, so games that differ only in data share one compilation. A
+    callable that compiles its own programs says so by an attribute ``compiled = True``; it is a
+    JAX function and is called as it is.
     """
 
     def __call__(self, masks: Any, /) -> Any:
@@ -103,6 +105,12 @@ def worths(
     return values
 
 
+def is_compiled(value_fn: ValueFunction) -> bool:
+    """Whether calls of a JAX function share its compiled programs."""
+    own = getattr(value_fn, "compiled", False) is True
+    return own or isinstance(value_fn, Partial | jax.stages.Wrapped)
+
+
 def is_traceable(value_fn: ValueFunction, n_players: int) -> bool:
     """Whether ``value_fn`` is a JAX function; may evaluate the empty coalition to find out."""
     return _find_out(value_fn, np.zeros((1, n_players), bool))[0]
@@ -127,6 +135,8 @@ def as_game(value_fn: ValueFunction) -> Partial:
 
 
 def _jitted(value_fn: ValueFunction) -> Callable[[Any], Any]:
+    if getattr(value_fn, "compiled", False) is True:
+        return value_fn
     game = as_game(value_fn)
 
     def call(masks: Any) -> Any:
@@ -157,7 +167,7 @@ def _find_out(value_fn: ValueFunction, masks: Any) -> tuple[bool, list[Any]]:
     alone would trace, but JAX would round its float64 constants while the 64-bit mode is off.
     The row tried is kept, so nothing is evaluated twice.
     """
-    if isinstance(value_fn, Partial | jax.stages.Wrapped):
+    if is_compiled(value_fn):
         return True, []
     try:
         values = value_fn(np.asarray(masks[:1]))

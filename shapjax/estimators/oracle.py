@@ -9,7 +9,7 @@ import numpy as np
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
-from shapjax.core.worths import DEFAULT_CHUNK, Progress, ValueFunction, worths
+from shapjax.core.worths import DEFAULT_CHUNK, Progress, ValueFunction, is_compiled, worths
 from shapjax.estimators.evaluations import Array, Evaluations
 
 SEGMENT = 16
@@ -119,8 +119,7 @@ class Oracle:
         """Later calls need not find out again, nor compile again."""
         self.dtype, self.traced = np.dtype(values.dtype), isinstance(values, jax.Array)
         self._traceable = self.traced
-        compiled = isinstance(self._value_fn, jax.tree_util.Partial | jax.stages.Wrapped)
-        if self.traced and not compiled:
+        if self.traced and not is_compiled(self._value_fn):
             # A new function: what the user's closes over may have changed since an earlier call.
             plain = self._value_fn
             self._value_fn = jax.jit(lambda masks: plain(masks))

@@ -207,8 +207,7 @@ def _towers(game: SimilarityGame) -> list[tuple[Embed, int] | np.ndarray]:
     towers: list[tuple[Embed, int] | np.ndarray] = []
     for side in sides:
         if isinstance(side, MaskedPicture):
-            embed = _padded(tower(match.backbone, side), game.chunk_size)
-            towers.append((embed, len(side.players)))
+            towers.append((tower(match.backbone, side, game.chunk_size), side.n_players))
         else:
             # A playing tower has one embedding for each background, side by side.
             unit = np.asarray(side, np.float64)
@@ -217,27 +216,7 @@ def _towers(game: SimilarityGame) -> list[tuple[Embed, int] | np.ndarray]:
     return towers
 
 
-@jax.jit
-def _embedded(embed: Any, masks: jax.Array) -> jax.Array:
-    return embed(masks)
-
-
-def _padded(embed: Any, chunk_size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A tower that is compiled for one number of masks, whatever it is called with."""
-
-    def padded(masks: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(masks), chunk_size):
-            part = np.asarray(masks)[start : start + chunk_size]
-            whole = np.zeros((chunk_size, masks.shape[1]), bool)
-            whole[: len(part)] = part
-            parts.append(np.asarray(_embedded(embed, whole))[: len(part)])
-        return np.concatenate(parts)
-
-    return padded
-
-
-def _remembered(embed: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+def _remembered(embed: Embed) -> Callable[[np.ndarray], np.ndarray]:
     """A tower that encodes every distinct mask once, over all its calls."""
     known: dict[bytes, np.ndarray] = {}
 
@@ -245,7 +224,8 @@ def _remembered(embed: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarr
         names = [row.tobytes() for row in np.packbits(masks, axis=1)]
         new = {name: place for place, name in enumerate(names) if name not in known}
         if new:
-            known.update(zip(new, embed(np.asarray(masks)[list(new.values())]), strict=True))
+            found = np.asarray(embed(np.asarray(masks)[list(new.values())]))
+            known.update(zip(new, found, strict=True))
         return np.stack([known[name] for name in names])
 
     return remembered

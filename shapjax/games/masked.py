@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from shapjax.backbones.record import Backbone
 from shapjax.games.pooled import inverse_root
+
+NETWORK_CHUNK = 64
+"""Masked pictures per call of a network: enough to fill the machine, small enough to hold."""
+
+ROWS, PLAYERS = 16, 64
+"""Masks are padded to multiples of these, so that pictures cut otherwise share programs."""
 
 
 class MaskedPicture(NamedTuple):
@@ -19,50 +26,95 @@ class MaskedPicture(NamedTuple):
         picture: normalised network input, float32 [S, S, 3].
         backgrounds: likewise, float32 [K, S, S, 3]; worths are averaged over them.
         labels: player that owns each pixel, int32 [S, S].
-        players: bool [n], only its length counts.
     """
 
     picture: jax.Array
     backgrounds: jax.Array
     labels: jax.Array
-    players: jax.Array
+
+    @property
+    def n_players(self) -> int:
+        """Parts of the picture."""
+        return int(np.max(self.labels)) + 1
+
+
+class PaddedGame:
+    """A function of the masks of one or two sides, which runs in programs of few shapes.
+
+    The network is compiled for a padded number of coalitions and of players, not anew for every
+    picture that is cut into more or fewer parts.
+
+    Attributes:
+        sides: what the game is played on.
+        chunk_size: coalitions per call of the network; None: all that it is called with.
+    """
+
+    compiled = True
+
+    def __init__(
+        self,
+        function: Partial,
+        sides: tuple[MaskedPicture | jax.Array, ...],
+        chunk_size: int | None = None,
+    ) -> None:
+        self._function = function
+        self.sides = sides
+        self.chunk_size = chunk_size
+        self._counts = [s.n_players if isinstance(s, MaskedPicture) else 0 for s in sides]
+
+    def __call__(self, masks: Any) -> jax.Array:
+        """Values [B, ...] of Boolean masks [B, n] over the players of all sides, in order."""
+        step = self.chunk_size or max(1, len(masks))
+        parts = [
+            self._some(masks[start : start + step]) for start in range(0, max(1, len(masks)), step)
+        ]
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+    def _some(self, masks: Any) -> jax.Array:
+        # NumPy masks are padded where they are: nothing is compiled for it.
+        pad = np.pad if isinstance(masks, np.ndarray) else jnp.pad
+        rows, start, sides = len(masks), 0, []
+        for count in self._counts:
+            own = masks[:, start : start + count]
+            sides.append(pad(own, ((0, -rows % ROWS), (0, -count % PLAYERS))))
+            start += count
+        found = _run(self._function, self.sides, tuple(sides))
+        return found if len(found) == rows else found[:rows]
+
+
+@jax.jit
+def _run(function: Partial, sides: tuple[Any, ...], masks: tuple[jax.Array, ...]) -> jax.Array:
+    return function(sides, masks)
 
 
 def masked_game(
     backbone: Backbone, query: MaskedPicture | jax.Array, retrieved: MaskedPicture | jax.Array
-) -> Partial:
+) -> PaddedGame:
     """Value function: cosine of the embeddings of the masked pictures, mean over backgrounds.
 
     A side without players is given by its embedding [C], which is then computed once. Masks,
     not pictures, are what a coalition adds to the device's memory traffic. Two masked sides
     have equally many backgrounds, taken in pairs.
     """
-    return Partial(_masked_cosine, backbone, query, retrieved)
+    return PaddedGame(Partial(_masked_cosine, backbone), (query, retrieved))
 
 
-def tower(backbone: Backbone, side: MaskedPicture) -> Partial:
+def tower(backbone: Backbone, side: MaskedPicture, chunk_size: int = NETWORK_CHUNK) -> PaddedGame:
     """One side of the game: masks [B, n] to vectors [B, K C] whose dot products are worths.
 
     The unit embeddings under each background side by side, over the root of their number K.
     """
-    return Partial(_tower, backbone, side)
+    return PaddedGame(Partial(_tower, backbone), (side,), chunk_size)
 
 
-def _masked_cosine(
-    backbone: Backbone,
-    query: MaskedPicture | jax.Array,
-    retrieved: MaskedPicture | jax.Array,
-    masks: jax.Array,
-) -> jax.Array:
-    n_query = len(query.players) if isinstance(query, MaskedPicture) else 0
-    a = _unit(backbone, query, masks[:, :n_query])
-    b = _unit(backbone, retrieved, masks[:, n_query:])
+def _masked_cosine(backbone: Backbone, sides: tuple[Any, ...], masks: tuple[Any, ...]) -> jax.Array:
+    a, b = (_unit(backbone, side, own) for side, own in zip(sides, masks, strict=True))
     return (a * b).sum(axis=2).mean(axis=0)
 
 
-def _tower(backbone: Backbone, side: MaskedPicture, masks: jax.Array) -> jax.Array:
-    vectors = _unit(backbone, side, masks)
-    return vectors.swapaxes(0, 1).reshape(len(masks), -1) / len(vectors) ** 0.5
+def _tower(backbone: Backbone, sides: tuple[Any], masks: tuple[Any]) -> jax.Array:
+    vectors = _unit(backbone, sides[0], masks[0])
+    return vectors.swapaxes(0, 1).reshape(len(masks[0]), -1) / len(vectors) ** 0.5
 
 
 def _unit(backbone: Backbone, side: MaskedPicture | jax.Array, masks: jax.Array) -> jax.Array:
@@ -78,7 +130,7 @@ def _unit(backbone: Backbone, side: MaskedPicture | jax.Array, masks: jax.Array)
 
 
 def embed_masked(backbone: Backbone, side: MaskedPicture, masks: jax.Array) -> jax.Array:
-    """Embeddings [B, C] of a picture less the parts that each mask [B, n] leaves out.
+    """Embeddings [B, C] of a picture less the parts that each mask [B, n or more] leaves out.
 
     Its first background stands in for them.
     """

@@ -115,7 +115,7 @@ def _of_picture(model: Backbone, source: Any, players: Any, background: Any) -> 
     blank = picture_background(background, picture, model)
     x, hidden = (model.normalise(jnp.asarray(image)) for image in (picture, blank))
     n = int(labels.max()) + 1
-    masked = MaskedPicture(x, hidden[None], jnp.asarray(labels), jnp.ones(n, bool))
+    masked = MaskedPicture(x, hidden[None], jnp.asarray(labels))
     return Parts(Partial(embed_masked, model, masked), n, None, labels, model.name)
 
 

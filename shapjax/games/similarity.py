@@ -13,15 +13,12 @@ from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of
 from shapjax.games.backgrounds import feature_cells
 from shapjax.games.feature_pairs import FeaturePair
-from shapjax.games.masked import MaskedPicture, masked_game
+from shapjax.games.masked import NETWORK_CHUNK, MaskedPicture, PaddedGame, masked_game
 from shapjax.games.match import Match, Picture, by_side, count_backgrounds
 from shapjax.games.players import label_map
 from shapjax.games.pooled import Grams, cosine_game, gram_matrices
 
 SIDES = ("query", "retrieved", "both")
-
-NETWORK_CHUNK = 64
-"""Masked pictures per call of a network: enough to fill the machine, small enough to hold."""
 
 
 class SimilarityGame(NamedTuple):
@@ -40,7 +37,7 @@ class SimilarityGame(NamedTuple):
         features: the feature maps, where their locations play; else None.
     """
 
-    value_fn: Partial
+    value_fn: Partial | PaddedGame
     grams: Grams | None
     query_players: np.ndarray | None
     retrieved_players: np.ndarray | None
@@ -177,7 +174,6 @@ def masked_sides(
                 normalise(jnp.asarray(picture)),
                 normalise(jnp.asarray(shown)),
                 jnp.asarray(owners),
-                jnp.ones(int(owners.max()) + 1, bool),
             )
         )
     return sides
