@@ -391,7 +391,7 @@ def test_fixlip_and_lime_estimate_the_game_of_the_masked_pictures(tiny, pictures
         ("sbsm", 100),
         ("vesm", None),
         ("gradcam", None),
-        ("ig", 16),
+        ("ig", 5),
         ("ig-sam", 500),
         ("partition-shap", 130),
     ],
