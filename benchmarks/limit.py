@@ -153,22 +153,8 @@ def of_family(options: argparse.Namespace) -> list[dict[str, object]]:
     return records
 
 
-def main() -> None:
-    """Print a table, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--budgets", type=int, nargs="+", default=[250, 500, 1000])
-    parser.add_argument("--order", type=int, default=2, choices=(1, 2, 3))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--family", help="games by name, with the kernel known")
-    parser.add_argument("--known", type=int, default=1000, help="coalitions it is fitted to")
-    parser.add_argument("--out", type=Path, default=Path("convergence"), help="keeps the games")
-    parser.add_argument("--search", action="store_true", help="look for better counts; minutes")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
-    if options.family:
-        print_records(of_family(options), as_json=options.json)
-        return
+def of_networks(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Limits of estimators that know the law of the networks, by budget."""
     limit = Limit(options.order)
     bits, records = 1 << np.arange(PLAYERS), []
     for budget in options.budgets:
@@ -184,6 +170,23 @@ def main() -> None:
             record["best counts found"] = float(f"{limit.of_counts(best, options.seeds):.3g}")
             record["counts by size"] = " ".join(str(count) for count in best)
         records.append(record)
+    return records
+
+
+def main() -> None:
+    """Print a table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--budgets", type=int, nargs="+", default=[250, 500, 1000])
+    parser.add_argument("--order", type=int, default=2, choices=(1, 2, 3))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--family", help="games by name, with the kernel known")
+    parser.add_argument("--known", type=int, default=1000, help="coalitions it is fitted to")
+    parser.add_argument("--out", type=Path, default=Path("convergence"), help="keeps the games")
+    parser.add_argument("--search", action="store_true", help="look for better counts; minutes")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with jax.enable_x64(True):
+        records = of_family(options) if options.family else of_networks(options)
     print_records(records, as_json=options.json)
 
 
