@@ -30,8 +30,6 @@ import peers_shapiq  # noqa: E402
 import summary  # noqa: E402
 from results import Results  # noqa: E402
 
-pytestmark = pytest.mark.slow
-
 TINY = ("--families", "random-integers", "--methods", "permutation", "svarm-iq")
 
 
