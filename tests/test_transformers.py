@@ -59,6 +59,7 @@ def run(backbone, x):
 
 
 def close(got, want):
+    want = np.asarray(want)
     return np.abs(np.asarray(got) - want).max() <= TOLERANCE * np.abs(want).max()
 
 
