@@ -186,6 +186,26 @@ def test_methods_are_compared_on_one_page(tmp_path, pair, capsys):
     assert "methods.png" not in names
 
 
+def test_every_method_goes_by_its_name(tmp_path, pair, monkeypatch):
+    """What the command asks ``explain`` for; at second order where the method has it."""
+    from shapjax.explainers.methods import METHODS
+
+    names = "sbsm vesm lime kernel-shap partition-shap ig gradcam sam ig-sam kernel-sam gram-sam"
+    assert {*names.split(), "two-tower"} <= set(METHODS)
+    asked = []
+
+    def stop(*_, method, order, **__):
+        asked.append((method, order))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shapjax.explainers.explain.explain", stop)
+    monkeypatch.setattr("shapjax.cli._model", lambda options: None)
+    for option in ("--method", "--methods"):
+        for name in METHODS:
+            run(*pair, option, name, "--out", tmp_path, "--quiet", expected=130)
+    assert asked == 2 * [(name, 2 if record.players[1] else 1) for name, record in METHODS.items()]
+
+
 def test_all_methods_leave_out_what_the_options_rule_out(tmp_path, pair):
     arguments = ["--methods", "all", "--order", 1, "--players", "1x2", "--budget", 4]
     run(*pair, *arguments, "--out", tmp_path, "--quiet")

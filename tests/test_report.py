@@ -167,6 +167,20 @@ def test_correspondence_is_drawn(tmp_path):
     assert np.ptp(pixels.reshape(-1, 3), axis=0).min() > 100
 
 
+def test_the_colour_bar_is_in_units_of_similarity(tmp_path):
+    """With its limits in numbers; an SVG file has them as comments."""
+    second, path = cases.second_order(), tmp_path / "x.svg"
+    limit = scale_limit(second.heat("query"))
+    save_heat_map(second, "query", QUERY, path)
+    content = path.read_text("utf-8")
+    for text in (signed(-limit), "0", signed(limit), "credit, in units of similarity"):
+        assert f"<!-- {text} -->" in content, text
+    save_correspondence(second, QUERY, RETRIEVED, path)
+    assert "in units of similarity -->" in path.read_text("utf-8")
+    save_methods([(QUERY, RETRIEVED, [second])], path)
+    assert "in units of similarity -->" in path.read_text("utf-8")
+
+
 def test_correspondence_needs_pairs(tmp_path):
     with pytest.raises(ShapjaxError, match="order=2"):
         save_correspondence(cases.first_order("query"), QUERY, RETRIEVED, tmp_path / "x.png")
