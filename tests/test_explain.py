@@ -158,6 +158,8 @@ def test_every_method_explains_at_both_orders(tiny, pictures, method, order, tmp
     np.testing.assert_allclose(found.inefficiency, expected, atol=1e-9)
     if method.startswith("kernel"):
         assert found.inefficiency < 1e-5
+    errors = found.interactions.standard_errors
+    assert (errors is not None) == (method == "gram-sam")
     assert found.heat_map("retrieved").shape == (128, 128)
     if order == 2:
         assert found.cross.shape == (found.n_query, found.n_retrieved)
@@ -173,6 +175,8 @@ def test_every_method_explains_at_both_orders(tiny, pictures, method, order, tmp
     found.save(tmp_path / "e.npz")
     back = sj.Explanation.load(tmp_path / "e.npz")
     np.testing.assert_array_equal(back.heat("retrieved"), found.heat("retrieved"))
+    for own, saved in zip(errors or (), back.interactions.standard_errors or (), strict=True):
+        np.testing.assert_array_equal(saved, own)
     assert (back.method, back.v_grand, back.seconds) == (method, found.v_grand, found.seconds)
 
 
