@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from test_images import png_header_only
 from test_report import Parsed, decoded
+from toy_network import bright, toy
 
 import shapjax as sj
 from shapjax.cli import main
@@ -184,6 +185,44 @@ def test_methods_are_compared_on_one_page(tmp_path, pair, capsys):
     names = {path.name for path in tmp_path.iterdir()}
     assert {"explanation.npz", "explanation_query.npz", "heat_query.svg"} <= names
     assert "methods.png" not in names
+
+
+def test_every_method_goes_by_its_name(tmp_path, pair, monkeypatch):
+    """What the command asks ``explain`` for; at second order where the method has it."""
+    from shapjax.explainers.methods import METHODS
+
+    names = "sbsm vesm lime kernel-shap partition-shap ig gradcam sam ig-sam kernel-sam gram-sam"
+    assert {*names.split(), "two-tower"} <= set(METHODS)
+    asked = []
+
+    def stop(*_, method, order, **__):
+        asked.append((method, order))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shapjax.explainers.explain.explain", stop)
+    monkeypatch.setattr("shapjax.cli._model", lambda options: None)
+    for option in ("--method", "--methods"):
+        for name in METHODS:
+            run(*pair, option, name, "--out", tmp_path, "--quiet", expected=130)
+    assert asked == 2 * [(name, 2 if record.players[1] else 1) for name, record in METHODS.items()]
+
+
+@pytest.mark.slow
+def test_all_methods_stand_on_one_page(tmp_path, monkeypatch):
+    """Nothing is left out, by a network that costs nothing but the programs."""
+    from shapjax.explainers.methods import METHODS
+
+    paths = [str(tmp_path / f"{name}.png") for name in ("query", "retrieved")]
+    for path, picture in zip(paths, bright(2), strict=True):
+        Image.fromarray(picture).save(path)
+    monkeypatch.setattr("shapjax.cli._model", lambda options: toy())
+    run(*paths, "--methods", "all", "--budget", 200, "--out", tmp_path / "out", "--quiet")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(summary["methods"]) == set(METHODS)
+    assert "left_out" not in summary
+    data = Parsed((tmp_path / "out" / "report.html").read_text("utf-8")).data
+    assert [one["method"] for one in data["methods"]] == list(summary["methods"])
+    assert Image.open(tmp_path / "out" / "methods.png").size[0] > 600
 
 
 def test_all_methods_leave_out_what_the_options_rule_out(tmp_path, pair):

@@ -7,7 +7,7 @@ from games_for_tests import assert_covered, estimates, exact, smooth_game, table
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks, members_of_size
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 
 def design(n, order):
@@ -17,10 +17,17 @@ def design(n, order):
     return np.concatenate([masks[:, members_of_size(n, s)].prod(-1) for s in sizes], axis=1)
 
 
+def bilinear(n, n_query):
+    """Which columns of the design of order 2 a bilinear form has."""
+    first, second = members_of_size(n, 2).T
+    return np.concatenate([np.ones(n, bool), (first < n_query) & (second >= n_query)])
+
+
 def solution_of(found):
     return found.empty, np.concatenate(found.coefficients[1:])
 
 
+@slow
 @pytest.mark.parametrize("p", [0.5, 0.8])
 def test_without_a_penalty_it_is_faithful_banzhaf(p):
     """LIME's weight of n log(p/(1-p)) per share of players that are gone, in a dense solve."""
@@ -36,20 +43,34 @@ def test_without_a_penalty_it_is_faithful_banzhaf(p):
     np.testing.assert_allclose(np.concatenate(found.coefficients), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize(("order", "l1", "p"), [(1, 0.1, 0.5), (2, 0.1, 0.7), (3, 0.3, 0.5)])
-def test_it_is_the_lasso(order, l1, p):
+@pytest.mark.parametrize(
+    ("order", "l1", "p", "options"),
+    [
+        pytest.param(1, 0.1, 0.5, {}, marks=slow),
+        (2, 0.1, 0.7, {}),
+        (2, 0.1, 0.7, {"pairs": "cross", "n_query": 2}),
+        pytest.param(3, 0.3, 0.5, {}, marks=slow),
+    ],
+)
+def test_it_is_the_lasso(order, l1, p, options):
     """The conditions of Karush, Kuhn and Tucker over all coalitions, in NumPy."""
     n = 6
     values, game = table_game(n, seed=order)
-    found = sj.estimate(game, n, "FBII", order, 2**n, "lime", key=0, p=p, l1=l1)
+    found = sj.estimate(
+        game, n, "FBII", order, 2**n, "lime", key=0, p=p, l1=l1, refits=0, **options
+    )
     assert found.stats["converged"]
     sizes = np.asarray(all_masks(n)).sum(1)
     weights = p**sizes * (1 - p) ** (n - sizes)
     matrix = design(n, order)
+    empty, a = solution_of(found)
+    if "n_query" in options:
+        there = bilinear(n, options["n_query"])
+        assert not a[~there].any()
+        matrix, a = matrix[:, there], a[there]
     centred = weights * (values - weights @ values)
     penalty = l1 * np.abs(matrix.T @ centred).max()
     np.testing.assert_allclose(found.stats["penalty"], penalty)
-    empty, a = solution_of(found)
     residual = values - empty - matrix @ a
     np.testing.assert_allclose(weights @ residual, 0, atol=1e-9)
     gradient = matrix.T @ (weights * residual)
@@ -60,6 +81,26 @@ def test_it_is_the_lasso(order, l1, p):
     assert not any(part.any() for part in found.standard_errors)
 
 
+@slow
+def test_the_bilinear_form_without_a_penalty():
+    """In a dense solve over all coalitions; its pairs across are those of FBII."""
+    n, n_query = 6, 2
+    values, game = table_game(n)
+    options = {"pairs": "cross", "n_query": n_query, "l1": 0}
+    found = sj.estimate(game, n, "FBII", 2, 2**n, "lime", key=0, **options)
+    there = bilinear(n, n_query)
+    matrix = np.concatenate([np.ones((2**n, 1)), design(n, 2)[:, there]], axis=1)
+    empty, a = solution_of(found)
+    expected = np.linalg.lstsq(matrix, values, rcond=None)[0]
+    np.testing.assert_allclose([empty, *a[there]], expected, atol=1e-9)
+    pairs = np.where(there[n:], exact(values, "FBII", 2, 0.5).of_size(2), 0)
+    np.testing.assert_allclose(found.of_size(2), pairs, atol=1e-9)
+    few = sj.estimate(game, n, "FBII", 2, 2 ** (n - 1), "lime", key=0, **options)
+    assert few.stats["unknowns"] == len(expected)
+    np.testing.assert_array_equal(np.concatenate(few.standard_errors[1:]) > 0, there)
+
+
+@slow
 def test_the_largest_penalty_leaves_nothing():
     values, game = table_game(5)
     found = sj.estimate(game, 5, "FBII", 2, 32, "lime", key=0, l1=1)
@@ -67,6 +108,7 @@ def test_the_largest_penalty_leaves_nothing():
     np.testing.assert_allclose(found.empty, values.mean())
 
 
+@slow
 def test_intervals():
     """Without a penalty they cover. With one they say how the coefficients scatter about their own
     mean: a factor of 2 in the mean square is missed by 25 estimates of 45 pairs less than once in
@@ -81,6 +123,7 @@ def test_intervals():
     assert 0.5 < claimed / pairs.var(axis=0, ddof=1).mean() < 2
 
 
+@slow
 def test_a_distance_of_your_own():
     n = 6
     values, game = table_game(n)
@@ -105,6 +148,10 @@ def test_a_distance_of_your_own():
         ({"distance": lambda m: -m.sum(1)}, "not negative"),
         ({"distance": lambda m: m}, "expected as many"),
         ({"budget": 1}, "at least 2"),
+        ({"pairs": "some"}, "all, cross"),
+        ({"pairs": "cross"}, "give order=2 and n_query"),
+        ({"pairs": "cross", "n_query": 6}, "between 1 and 5"),
+        ({"n_query": 3}, "all pairs are fitted"),
     ],
 )
 def test_bad_arguments(arguments, message):

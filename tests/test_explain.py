@@ -113,19 +113,22 @@ def test_sam_is_in_units_of_cosine(second_order):
     np.testing.assert_allclose(total, whole, atol=1e-12)
 
 
+@pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("kind", ["cosine", "dot"])
-def test_kernel_sam_is_exact_at_full_budget_and_converges(second_order, kind):
-    """In the dot game to SAM, by proposition 5.1."""
-    game = (cosine_game if kind == "cosine" else dot_game)(second_order)
-    exact = np.asarray(sj.interactions(game, n_players=12).of_size(2))
+def test_kernel_sam_is_exact_at_full_budget_and_converges(second_order, first_order, kind, order):
+    """In the dot game to SAM, by propositions 4.1 and 5.1."""
+    grams = second_order if order == 2 else first_order
+    game = (cosine_game if kind == "cosine" else dot_game)(grams)
+    exact = np.asarray(sj.interactions(game, n_players=12, order=order).of_size(order))
     if kind == "dot":
-        exact = dot_interactions(second_order.qr).of_size(2)
+        exact = dot_interactions(grams.qr).of_size(order)
+    options = {"index": "STII" if order == 2 else "SV", "order": order, "method": "kernel-direct"}
     estimated = [
-        sj.estimate(game, 12, budget=budget, method="kernel-direct", key=1, refits=0).of_size(2)
+        sj.estimate(game, 12, budget=budget, key=1, refits=0, **options).of_size(order)
         for budget in (200, 3200, 4096)
     ]
     errors = [np.mean((found - exact) ** 2) / np.var(exact) for found in estimated]
-    # A dot game is a quadratic form, which the regression's own model holds from the start.
+    # A dot game is linear or quadratic, which the regression's own model holds from the start.
     assert errors[1] < errors[0] / 8 or errors[0] < 1e-16
     assert errors[2] < 1e-16
 
@@ -155,6 +158,8 @@ def test_every_method_explains_at_both_orders(tiny, pictures, method, order, tmp
     np.testing.assert_allclose(found.inefficiency, expected, atol=1e-9)
     if method.startswith("kernel"):
         assert found.inefficiency < 1e-5
+    errors = found.interactions.standard_errors
+    assert (errors is not None) == (method == "gram-sam")
     assert found.heat_map("retrieved").shape == (128, 128)
     if order == 2:
         assert found.cross.shape == (found.n_query, found.n_retrieved)
@@ -170,6 +175,8 @@ def test_every_method_explains_at_both_orders(tiny, pictures, method, order, tmp
     found.save(tmp_path / "e.npz")
     back = sj.Explanation.load(tmp_path / "e.npz")
     np.testing.assert_array_equal(back.heat("retrieved"), found.heat("retrieved"))
+    for own, saved in zip(errors or (), back.interactions.standard_errors or (), strict=True):
+        np.testing.assert_array_equal(saved, own)
     assert (back.method, back.v_grand, back.seconds) == (method, found.v_grand, found.seconds)
 
 

@@ -32,6 +32,12 @@ def test_json_holds_the_numbers():
     ):
         np.testing.assert_array_equal(own, part)
     assert content["inefficiency"] == explanation.inefficiency
+    assert "standard_errors" not in content
+    found = explanation.interactions
+    sure = dataclasses.replace(found, standard_errors=tuple(0.1 * p for p in found.coefficients))
+    content = json.loads(dataclasses.replace(explanation, interactions=sure).to_json())
+    for own, part in zip(content["standard_errors"], sure.standard_errors, strict=True):
+        np.testing.assert_array_equal(own, part)
     first = json.loads(cases.first_order("query").to_json())
     assert first["cross"] is None
     assert first["retrieved_players"] is None

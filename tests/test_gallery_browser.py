@@ -12,6 +12,7 @@ from test_page_browser import assert_quiet
 
 from shapjax.core.colors import COLORS, scale_limit
 from shapjax.core.errors import ShapjaxError
+from shapjax.core.files import printable
 from shapjax.report.gallery import GalleryPair, write_gallery
 
 pytestmark = pytest.mark.skipif(chromium.find() is None, reason="no Chromium or Chrome is here")
@@ -148,9 +149,13 @@ def test_hostile_names_in_a_gallery(browser, tmp_path):
     ]
     with pytest.raises(ShapjaxError, match="page"):
         written(tmp_path / "no.html", pairs)
-    url = written(tmp_path / "g.html", pairs[1:])
-    tab = browser.open(url)
+    pairs[0] = pairs[0]._replace(page=None)
+    tab = browser.open(written(tmp_path / "g.html", pairs))
     tab._wait_until("shapjax.unfolded > 0")
+    choose(tab, "similarity", reverse=True)  # as they were given
+    names = tab.js("Array.from(document.querySelectorAll('.item .name'), n => n.textContent)")
+    assert names == [printable(name) for name in cases.HOSTILE_NAMES]
+    assert tab.js("document.querySelector('h1').textContent") == "Nearest to <q> & co"
     assert_quiet(tab)
 
 

@@ -571,3 +571,43 @@ def test_names_are_complete():
             record = METHODS[name]
             assert record.players[order]
             assert record.budgets is None or record.budgets[order] > 0
+
+
+def test_defaults_are_the_paper_s(monkeypatch):
+    """Hamilton et al. 2022, A.2: superpixels, budgets, backgrounds (windows and blur elsewhere)."""
+    from shapjax.explainers.explain import METHODS
+    from shapjax.games.players import superpixels
+
+    asked = {}
+    label = lambda picture, **options: asked.update(options) or np.zeros(picture.shape[:2], int)  # noqa: E731
+    monkeypatch.setattr("skimage.segmentation.slic", label)
+    superpixels(np.zeros((8, 8, 3), np.float32))
+    assert asked == {"n_segments": 50, "compactness": 10, "sigma": 3, "start_label": 0}
+    for name in ("sbsm", "lime", "kernel-shap"):
+        assert METHODS[name].budgets == (5_000, 20_000)
+    for name in ("kernel-sam", "ig-sam"):
+        assert METHODS[name].budgets == (5_000, 40_000)
+    assert METHODS["partition-shap"].budgets[0] == 5_000
+    by_mean = {name for name, record in METHODS.items() if record.background == "mean"}
+    assert by_mean == {"sbsm", "lime"}
+    assert {record.background for record in METHODS.values()} == {"mean", "blur"}
+
+
+def test_rather_than_several_pictures_and_rather_than_a_folder(tiny, pictures, tmp_path):
+    """Credit sums to d(query, retrieved) minus the mean over them, or minus that of their mean."""
+    from PIL import Image
+
+    others = [np.ascontiguousarray(pictures[1][::-1]), pictures[0][:, ::-1]]
+    for place, other in enumerate(others):
+        Image.fromarray(np.ascontiguousarray(other)).save(tmp_path / f"{place}.png")
+    against = [sj.similarity_game(tiny, pictures[0], other).similarity for other in others]
+    options = {"method": "gram-sam", "order": 1, "budget": 300}
+    found = sj.explain(tiny, *pictures, rather_than=others, **options)
+    np.testing.assert_allclose(found.v_empty, np.mean(against), atol=1e-5)
+    difference = found.similarity - np.mean(against)
+    np.testing.assert_allclose(found.heat("retrieved").sum(), difference, atol=1e-5)
+    match = sj.similarity_game(tiny, *pictures, background=tmp_path).match
+    mean, query = match.feature_blanks(1)[0].mean((0, 1)), match.feature_maps()[0].mean((0, 1))
+    expected = pooled_cosine(jnp.asarray(query), jnp.asarray(mean))
+    found = sj.explain(tiny, *pictures, rather_than=tmp_path, **options)
+    np.testing.assert_allclose(found.v_empty, expected, atol=1e-5)

@@ -100,9 +100,17 @@ def test_color_table_is_signed_and_even():
     assert steps.max() < 1.8 * steps.min()
 
 
-def test_color_ends_differ_without_red_green_vision():
-    deuteranopia = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
-    seen = np.clip(COLORS[[0, -1]] / 255.0 @ deuteranopia.T, 0, 1)
+@pytest.mark.parametrize(
+    "seen_as",
+    [
+        [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],  # deuteranopia
+        [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],  # protanopia
+        [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],  # tritanopia
+    ],
+)
+def test_color_ends_differ_without_one_kind_of_cone(seen_as):
+    """The matrices of Machado, Oliveira & Fernandes 2009."""
+    seen = np.clip(COLORS[[0, -1]] / 255.0 @ np.transpose(seen_as), 0, 1)
     assert deltaE_ciede2000(*rgb2lab(seen[None])[0]) > 40
 
 
@@ -165,6 +173,20 @@ def test_correspondence_is_drawn(tmp_path):
     pixels = pixels_of(path)
     assert pixels.shape[1] > 800
     assert np.ptp(pixels.reshape(-1, 3), axis=0).min() > 100
+
+
+def test_the_colour_bar_is_in_units_of_similarity(tmp_path):
+    """With its limits in numbers; an SVG file has them as comments."""
+    second, path = cases.second_order(), tmp_path / "x.svg"
+    limit = scale_limit(second.heat("query"))
+    save_heat_map(second, "query", QUERY, path)
+    content = path.read_text("utf-8")
+    for text in (signed(-limit), "0", signed(limit), "credit, in units of similarity"):
+        assert f"<!-- {text} -->" in content, text
+    save_correspondence(second, QUERY, RETRIEVED, path)
+    assert "in units of similarity -->" in path.read_text("utf-8")
+    save_methods([(QUERY, RETRIEVED, [second])], path)
+    assert "in units of similarity -->" in path.read_text("utf-8")
 
 
 def test_correspondence_needs_pairs(tmp_path):

@@ -95,6 +95,7 @@ def test_labels_are_propagated(swap):
     np.testing.assert_array_equal(moved[::4, ::4], [[2, 5], [9, 5]])
     back = sj.propagate_labels(swap, moved, source="retrieved")
     np.testing.assert_array_equal(back[::4, ::4], labels)
+    np.testing.assert_array_equal(sj.propagate_labels(swap, labels, plan=True), moved)
 
 
 @pytest.mark.parametrize(

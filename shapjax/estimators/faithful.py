@@ -104,6 +104,7 @@ def polynomial_errors(
     refits: int,
     *,
     constrained: bool,
+    n_query: int | None = None,
 ) -> tuple[np.ndarray, ...] | None:
     """Standard errors of the coefficients of products of z; None without refits.
 
@@ -114,6 +115,7 @@ def polynomial_errors(
         basis: centre and width of y.
         refits: how many.
         constrained: as for ``fit_polynomial``.
+        n_query: likewise.
     """
     n, order, draw = problem.n, problem.order, distinct_by_size(masks)
     if draw.leaves_nothing_out:
@@ -123,7 +125,8 @@ def polynomial_errors(
     signs, leverage = signs_of(draw, problem.key, refits), leverage_signs(len(masks), problem.key)
     with precision_scope(np.float64):
         given = (*fit, *(jnp.asarray(x) for x in (masks, signs, leverage)))
-        moved = np.asarray(_refit(*given, order=order, constrained=constrained))
+        options = {"order": order, "constrained": constrained, "n_query": n_query}
+        moved = np.asarray(_refit(*given, **options))
     parts = expanded(moved, n, order, *basis)
     return tuple(np.sqrt((part**2).mean(axis=0)) for part in parts)
 
@@ -151,7 +154,7 @@ def weighted_rows(
     return masks, by_size[masks.sum(axis=1)]
 
 
-@functools.partial(jax.jit, static_argnames=("order", "constrained"))
+@functools.partial(jax.jit, static_argnames=("order", "constrained", "n_query"))
 def fit_polynomial(
     y: jax.Array,
     values: jax.Array,
@@ -160,6 +163,7 @@ def fit_polynomial(
     *,
     order: int,
     constrained: bool,
+    n_query: int | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Least squares in products of y, flat by size: the base and the best change of it.
 
@@ -170,11 +174,12 @@ def fit_polynomial(
         base: where the change starts, float [unknowns].
         order: degree k; static.
         constrained: whether the sums of the even and of the odd coefficients are kept; static.
+        n_query: where given, only pairs across change; static.
 
     Returns:
         (coefficients [unknowns], steps, relative gradient).
     """
-    apply, adjoint, keep = product_operators(y, order, constrained)
+    apply, adjoint, keep = product_operators(y, order, constrained, n_query)
     target = root * (values - apply(base))
     largest = jnp.abs(target).max()
     unit = jnp.where(largest > 0, largest, 1)
@@ -183,7 +188,7 @@ def fit_polynomial(
     return base + unit * keep(found.u), found.steps, found.gradient
 
 
-@functools.partial(jax.jit, static_argnames=("order", "constrained"))
+@functools.partial(jax.jit, static_argnames=("order", "constrained", "n_query"))
 def _refit(
     y: jax.Array,
     values: jax.Array,
@@ -195,9 +200,10 @@ def _refit(
     *,
     order: int,
     constrained: bool,
+    n_query: int | None,
 ) -> jax.Array:
     """What the residuals move the coefficients by, for every row of signs, [refits, unknowns]."""
-    apply, adjoint, keep = product_operators(y, order, constrained)
+    apply, adjoint, keep = product_operators(y, order, constrained, n_query)
     residual = root * (values - apply(solution))
     largest = jnp.abs(residual).max()
     unit = jnp.where(largest > 0, largest, 1)
@@ -207,9 +213,13 @@ def _refit(
 
 
 def product_operators(
-    y: jax.Array, order: int, constrained: bool
+    y: jax.Array, order: int, constrained: bool, n_query: int | None = None
 ) -> tuple[Callable[[jax.Array], jax.Array], ...]:
-    """The products of y, [rows, unknowns], as a map; its transpose; what keeps the sums."""
+    """The products of y, [rows, unknowns], as a map; its transpose; what keeps to the allowed.
+
+    The last one keeps the sums, where the fit is constrained; or with ``n_query`` (of order 2,
+    never constrained) it makes pairs on one side of it nothing, which leaves a bilinear form.
+    """
     n = y.shape[1]
     counts = [math.comb(n, s) for s in range(order + 1)]
     cuts = np.cumsum(counts)[:-1].tolist()
@@ -231,9 +241,13 @@ def product_operators(
         return jnp.concatenate([*parts, *(x.adjoint(r) for x in higher)])
 
     def keep(flat: jax.Array) -> jax.Array:
-        if not constrained:
+        if not constrained and n_query is None:
             return flat
         parts = jnp.split(flat, cuts)
+        if n_query is not None:
+            across = (pairs[0] < n_query) & (pairs[1] >= n_query)
+            parts[2] = jnp.where(across, parts[2], 0)
+            return jnp.concatenate(parts)
         for parity in (0, 1):
             sizes = range(parity, order + 1, 2)
             mean = sum(parts[s].sum() for s in sizes) / sum(counts[s] for s in sizes)

