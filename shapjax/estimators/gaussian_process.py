@@ -339,10 +339,11 @@ def fit_at(z: Array, values: Array, kernel: Kernel, growth: Array | float) -> Pr
     """The process of a given kernel and growth."""
     kernel, growth = Kernel(*(jnp.asarray(x) for x in kernel)), jnp.asarray(growth)
     weight = jnp.exp(-growth * z.sum(axis=1))[:, None]
-    solved = solve(z, _at_sizes(z) * weight, values * weight, kernel)
+    factor = _factor(z, kernel)
+    solved = _solve(factor, _at_sizes(z) * weight, values * weight)
     scale = jnp.exp(growth * jnp.arange(z.shape[1] + 1))
     level = between(solved.sizes, z)
-    return Process(z, kernel, growth, scale, level, solved.beta, solved.factor, solved.variance)
+    return Process(z, kernel, growth, scale, level, solved.beta, factor, solved.variance)
 
 
 @jax.jit
@@ -368,49 +369,59 @@ def select(z: Array, values: Array) -> tuple[Kernel, Array]:
     rate, growth = select_rate(z, values)
     slower = [(slow, share) for slow in SLOWER for share in SHARES]
     tried = jnp.asarray([(1.0, 0.0), *slower]) * jnp.stack([rate, jnp.ones_like(rate)])
-    scores = jax.lax.map(lambda pair: _likelihood(z, values, Kernel(*pair), growth), tried)
+    scores = jax.lax.map(
+        lambda pair: _likelihood(_factor(z, Kernel(*pair)), z, values, growth), tried
+    )
     best = jnp.where(jnp.isfinite(scores), scores, -jnp.inf).argmax()
     return Kernel(tried[best, 0], tried[best, 1]), growth
 
 
 def select_rate(z: Array, values: Array) -> tuple[Array, Array]:
     """The best lambda of a single product kernel, and c."""
-    grid = jnp.asarray([(rate, growth) for rate in RATES for growth in GROWTHS]) / z.shape[1]
-    scores = jax.lax.map(lambda pair: _likelihood(z, values, Kernel(pair[0]), pair[1]), grid)
+    n = z.shape[1]
+    rates, growths = jnp.asarray(RATES) / n, jnp.asarray(GROWTHS) / n
+
+    def scores_of(rate: Array) -> Array:
+        # c weighs the rows alone, so that all growths share the factor.
+        factor = _factor(z, Kernel(rate))
+        return jax.vmap(lambda growth: _likelihood(factor, z, values, growth))(growths)
+
+    scores = jax.lax.map(scores_of, rates).ravel()
     # Where no likelihood is finite the largest lambda is the safest.
     usable = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
-    best = jnp.where(jnp.isfinite(scores).any(), usable.argmax(), len(grid) - len(GROWTHS))
-    return grid[best, 0], grid[best, 1]
+    last = len(scores) - len(GROWTHS)
+    best = jnp.where(jnp.isfinite(scores).any(), usable.argmax(), last)
+    return rates[best // len(GROWTHS)], growths[best % len(GROWTHS)]
 
 
-def _likelihood(z: Array, values: Array, kernel: Kernel, growth: Array) -> Array:
+def _likelihood(factor: Array, z: Array, values: Array, growth: Array) -> Array:
     sizes = z.sum(axis=1)
     weight = jnp.exp(-growth * sizes)[:, None]
-    solved = solve(z, _at_sizes(z) * weight, values * weight, kernel)
+    solved = _solve(factor, _at_sizes(z) * weight, values * weight)
     return solved.likelihood - values.shape[1] * growth * sizes.sum()
+
+
+def _factor(z: Array, kernel: Kernel) -> Array:
+    """Lower Cholesky factor of the kernel matrix with nugget, float64 [M, M]."""
+    return jnp.linalg.cholesky(kernel_matrix(z, z, kernel) + NUGGET * jnp.eye(len(z)))
 
 
 class _Solved(NamedTuple):
     beta: Array
     sizes: Array
-    factor: Array
     variance: Array
     likelihood: Array
 
 
-@jax.jit
-def solve(z: Array, basis: Array, values: Array, kernel: Kernel) -> _Solved:
+def _solve(factor: Array, basis: Array, values: Array) -> _Solved:
     """Universal kriging for one kernel: mean coefficients, weights, restricted likelihood.
 
     Args:
-        z: masks as numbers, float64 [M, n].
+        factor: of the kernel matrix, from ``_factor``.
         basis: functions of the mean at the rows, float64 [M, p]; zero columns do no harm.
         values: float64 [M, outputs].
-        kernel: rate and share.
     """
     rows, outputs = values.shape
-    matrix = kernel_matrix(z, z, kernel) + NUGGET * jnp.eye(rows)
-    factor = jnp.linalg.cholesky(matrix)
     both = solve_triangular(factor, jnp.concatenate([basis, values], axis=1), lower=True)
     white, target = both[:, : basis.shape[1]], both[:, basis.shape[1] :]
     gram = white.T @ white
@@ -426,7 +437,7 @@ def solve(z: Array, basis: Array, values: Array, kernel: Kernel) -> _Solved:
     variance = jnp.maximum((rest**2).sum() / (freedom * outputs), tiny)
     determinants = jnp.log(jnp.diagonal(factor)).sum() + jnp.log(jnp.diagonal(root)).sum()
     likelihood = -outputs * (0.5 * freedom * jnp.log(variance) + determinants)
-    return _Solved(beta, mean, factor, variance, likelihood)
+    return _Solved(beta, mean, variance, likelihood)
 
 
 def fit_process(masks: np.ndarray, values: np.ndarray, *, seed: int = 0) -> Process:
