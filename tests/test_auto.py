@@ -23,8 +23,6 @@ from shapjax.estimators.residual import correct, halves, index_of_rest
 from shapjax.indices.weights import index_and_order, weight_table
 from shapjax.indices.worths import worth_weights
 
-pytestmark = pytest.mark.slow
-
 INDICES = [("SV", 1), ("BV", 1), ("STII", 2), ("STII", 3), ("SII", 2), ("BII", 2), ("k-SII", 3)]
 
 

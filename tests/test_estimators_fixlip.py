@@ -11,8 +11,6 @@ from shapjax.estimators.estimate import as_key
 from shapjax.estimators.faithful import binomial_law, weighted_rows
 from shapjax.estimators.fixlip import grid_of
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize(("n_query", "p"), [(3, 0.3), (1, 0.5), (5, 0.7)])
 def test_over_all_coalitions_it_is_faithful_banzhaf(n_query, p):

@@ -7,8 +7,6 @@ from games_for_tests import assert_covered, estimates, exact, smooth_game, table
 
 import shapjax as sj
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize("index", ["SII", "k-SII"])
 @pytest.mark.parametrize(("n", "order"), [(4, 1), (6, 2), (5, 2), (6, 3)])

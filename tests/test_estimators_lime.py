@@ -7,8 +7,6 @@ from games_for_tests import assert_covered, estimates, exact, smooth_game, table
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks, members_of_size
 
-slow = pytest.mark.slow
-
 
 def design(n, order):
     """Products of the members of all coalitions of 1 to ``order`` players, [2**n, unknowns]."""
@@ -27,7 +25,6 @@ def solution_of(found):
     return found.empty, np.concatenate(found.coefficients[1:])
 
 
-@slow
 @pytest.mark.parametrize("p", [0.5, 0.8])
 def test_without_a_penalty_it_is_faithful_banzhaf(p):
     """LIME's weight of n log(p/(1-p)) per share of players that are gone, in a dense solve."""
@@ -46,10 +43,10 @@ def test_without_a_penalty_it_is_faithful_banzhaf(p):
 @pytest.mark.parametrize(
     ("order", "l1", "p", "options"),
     [
-        pytest.param(1, 0.1, 0.5, {}, marks=slow),
+        (1, 0.1, 0.5, {}),
         (2, 0.1, 0.7, {}),
         (2, 0.1, 0.7, {"pairs": "cross", "n_query": 2}),
-        pytest.param(3, 0.3, 0.5, {}, marks=slow),
+        (3, 0.3, 0.5, {}),
     ],
 )
 def test_it_is_the_lasso(order, l1, p, options):
@@ -81,7 +78,6 @@ def test_it_is_the_lasso(order, l1, p, options):
     assert not any(part.any() for part in found.standard_errors)
 
 
-@slow
 def test_the_bilinear_form_without_a_penalty():
     """In a dense solve over all coalitions; its pairs across are those of FBII."""
     n, n_query = 6, 2
@@ -100,7 +96,6 @@ def test_the_bilinear_form_without_a_penalty():
     np.testing.assert_array_equal(np.concatenate(few.standard_errors[1:]) > 0, there)
 
 
-@slow
 def test_the_largest_penalty_leaves_nothing():
     values, game = table_game(5)
     found = sj.estimate(game, 5, "FBII", 2, 32, "lime", key=0, l1=1)
@@ -108,7 +103,6 @@ def test_the_largest_penalty_leaves_nothing():
     np.testing.assert_allclose(found.empty, values.mean())
 
 
-@slow
 def test_intervals():
     """Without a penalty they cover. With one they say how the coefficients scatter about their own
     mean: a factor of 2 in the mean square is missed by 25 estimates of 45 pairs less than once in
@@ -123,7 +117,6 @@ def test_intervals():
     assert 0.5 < claimed / pairs.var(axis=0, ddof=1).mean() < 2
 
 
-@slow
 def test_a_distance_of_your_own():
     n = 6
     values, game = table_game(n)

@@ -18,8 +18,6 @@ from shapjax.indices.rows import INDICES
 from shapjax.indices.weights import index_and_order, weight_table
 from shapjax.indices.worths import worth_weights
 
-pytestmark = pytest.mark.slow
-
 CHEAP = {"proxyshap": {"trees": 15}, "regression-msr": {}}
 
 
