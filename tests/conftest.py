@@ -20,6 +20,13 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _let_go_of_programs():
+    """A process may map memory 65,530 times, and each compiled program does so several times."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """JAX's 64-bit mode, for one test."""
