@@ -21,7 +21,7 @@ import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.interactions import load_npz, save_npz
-from shapjax.games.masked import MaskedPicture
+from shapjax.games.masked import MaskedPicture, embed_masked
 from shapjax.games.pooled import Grams, cosine_game
 from shapjax.games.similarity import similarity_game
 
@@ -237,6 +237,9 @@ def tower_table(
     return (b @ a.T).ravel()
 
 
+_embed = jax.jit(embed_masked)
+
+
 def _embeddings(backbone: sj.backbones.Backbone, side: MaskedPicture) -> np.ndarray:
     """Unit embeddings of a picture under all masks of its players, float64 [2**k, C]."""
     masks = np.asarray(all_masks(side.n_players))
@@ -246,9 +249,3 @@ def _embeddings(backbone: sj.backbones.Backbone, side: MaskedPicture) -> np.ndar
     ]
     found = np.concatenate(parts)
     return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-
-@jax.jit
-def _embed(backbone: sj.backbones.Backbone, side: MaskedPicture, masks: jax.Array) -> jax.Array:
-    shown = masks[:, side.labels][..., None]
-    return backbone.embed(jnp.where(shown, side.picture, side.backgrounds[0]))

@@ -579,7 +579,11 @@ def test_defaults_are_the_paper_s(monkeypatch):
     from shapjax.games.players import superpixels
 
     asked = {}
-    label = lambda picture, **options: asked.update(options) or np.zeros(picture.shape[:2], int)  # noqa: E731
+
+    def label(picture, **options):
+        asked.update(options)
+        return np.zeros(picture.shape[:2], int)
+
     monkeypatch.setattr("skimage.segmentation.slic", label)
     superpixels(np.zeros((8, 8, 3), np.float32))
     assert asked == {"n_segments": 50, "compactness": 10, "sigma": 3, "start_label": 0}

@@ -107,8 +107,11 @@ def worths(
 
 def is_compiled(value_fn: ValueFunction) -> bool:
     """Whether calls of a JAX function share its compiled programs."""
-    own = getattr(value_fn, "compiled", False) is True
-    return own or isinstance(value_fn, Partial | jax.stages.Wrapped)
+    return _compiles_itself(value_fn) or isinstance(value_fn, Partial | jax.stages.Wrapped)
+
+
+def _compiles_itself(value_fn: ValueFunction) -> bool:
+    return getattr(value_fn, "compiled", False) is True
 
 
 def is_traceable(value_fn: ValueFunction, n_players: int) -> bool:
@@ -135,7 +138,7 @@ def as_game(value_fn: ValueFunction) -> Partial:
 
 
 def _jitted(value_fn: ValueFunction) -> Callable[[Any], Any]:
-    if getattr(value_fn, "compiled", False) is True:
+    if _compiles_itself(value_fn):
         return value_fn
     game = as_game(value_fn)
 
