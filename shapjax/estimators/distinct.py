@@ -114,14 +114,17 @@ def distinct_of_size(n: int, size: int, count: int, generator: np.random.Generat
     return found[:count]
 
 
-def distinct_coalitions(key: jax.Array, n: int, order: int, budget: int) -> np.ndarray:
-    """Distinct coalitions by the kernel's law of sizes, the sizes that it covers taken whole.
+def distinct_coalitions(
+    key: jax.Array, n: int, order: int, budget: int, law: np.ndarray | None = None
+) -> np.ndarray:
+    """Distinct coalitions by a law of sizes, the sizes that it covers taken whole.
 
     Args:
         key: PRNG key.
         n: number of players.
         order: k, at most n; sizes below it, and the grand coalition, are always taken whole.
         budget: how many coalitions; 2**n and more mean all of them.
+        law: shares of the sizes from k to n-1, float [n+1]; by default the kernel's.
 
     Returns:
         Boolean [min(budget, 2**n), n]: sizes below k first, then the grand coalition, then the
@@ -133,5 +136,7 @@ def distinct_coalitions(key: jax.Array, n: int, order: int, budget: int) -> np.n
     budget = min(budget, 1 << n)
     constrained = require_constrained(budget, n, order)
     generator = generator_of(key)
-    counts = allocate(size_law(n, order), budget - constrained, generator).counts
+    shares = size_law(n, order) if law is None else law * (np.arange(n + 1) >= order)
+    shares[n] = 0
+    counts = allocate(shares, budget - constrained, generator).counts
     return np.concatenate([constrained_masks(n, order), draw_distinct(counts, generator)])

@@ -158,7 +158,8 @@ def tower_part(
     """
     n = whole_number(n_players, "n_players", low=1)
     order = 1 + TERMS.index(one_of(terms, TERMS, "terms"))
-    masks = distinct_coalitions(key, n, min(2, n), whole_number(budget, "budget", low=0))
+    budget = whole_number(budget, "budget", low=0)
+    masks = distinct_coalitions(key, n, min(2, n), budget, _size_law(n))
     values = _encode(embed, masks, whole_number(chunk_size, "chunk_size", low=1))
     most = math.comb(n, order)
     require_memory(
@@ -300,6 +301,16 @@ def _shapes(part: TowerPart) -> dict[str, tuple[int, ...]]:
         "spread_singles": (n, n, n),
         "spread_pairs": (pairs, others, others),
     }
+
+
+def _size_law(n: int) -> np.ndarray:
+    """Shares of the sizes of masks that keep a player with probability p, for p of density 2(1-p).
+
+    That is how much a derivative of the tower at p weighs in a pair. The kernel of the joint game
+    would spend two thirds of the masks on two players, where one tower hardly differs from its
+    singles.
+    """
+    return np.arange(n + 1.0, 0, -1)
 
 
 def _encode(embed: Embed, masks: np.ndarray, chunk_size: int) -> np.ndarray:
