@@ -17,9 +17,11 @@ command goes on where it was interrupted, however hard; ``--again`` makes what i
 Tables and figures are of all that the file holds, so that one method can be re-run alone.
 
 Wall time leaves compilation out: every shape is run once before it is timed. The estimators of
-the paper's figures are pure JAX, so all seeds of a budget are one compiled program under ``vmap``
-(``compiled.py``); the first seed is also estimated by ``shapjax.estimate``, which is timed and
-must agree. The other estimators are driven by NumPy and loop over the seeds, as long as
+the paper's figures and the other kernel regressions know beforehand what they will ask, so all
+seeds of a budget are one compiled program under ``vmap`` (``compiled.py``); the first seed is also
+estimated by ``shapjax.estimate``, which is timed and must agree. What the others do next depends on
+what they have seen, or on how many coalitions of a size were drawn; they loop over the seeds, as
+long as
 ``--patience`` (seconds of CPU time) allows: beyond it, and never before five seeds, a budget has
 fewer seeds than asked for, and a budget of which five seeds would take longer is left out.
 """
@@ -150,11 +152,11 @@ class Bench:
     def run(self, task: Task, advance: Callable[[int], Any]) -> None:
         """Estimate what is missing of a task; ``advance`` hears of every seed that is over."""
         seeds = self.missing(task)
-        pure = task.method in compiled.PURE and self._index in ("STII", "SV")
+        planned = task.method in compiled.PLANNED and self._index in ("STII", "SV")
         if not seeds:
             return
         try:
-            if pure:
+            if planned:
                 self._sweep(task, seeds, advance)
             else:
                 self._loop(task, seeds, advance)
