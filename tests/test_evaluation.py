@@ -46,24 +46,10 @@ def _own_cache(cache, monkeypatch):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Everything in the command's precision, and each program compiled once for all processes."""
-    from jax.experimental.compilation_cache import compilation_cache
-
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    settings = {
-        "jax_enable_x64": True,
-        "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield {name.upper(): str(value) for name, value in settings.items() if "cache" in name}
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+def _x64():
+    """Everything in the command's precision."""
+    with jax.enable_x64(True):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -349,7 +335,7 @@ def test_products_have_no_second_order(tmp_path, capsys):
     assert all("pointing" not in row for row in read(tmp_path / "out"))
 
 
-def test_a_run_that_is_ended_goes_on_with_nothing_lost_or_twice(root, tmp_path, compiled):
+def test_a_run_that_is_ended_goes_on_with_nothing_lost_or_twice(root, tmp_path):
     """Ended by Ctrl-C, then by kill -9, then left to finish: each time it goes on."""
     given = arguments(root, tmp_path / "out", "--methods", "sam", "--quiet")
     path = tmp_path / "out" / "rows-00000-of-00001.jsonl"
@@ -359,7 +345,6 @@ def test_a_run_that_is_ended_goes_on_with_nothing_lost_or_twice(root, tmp_path, 
             [sys.executable, "-m", "shapjax.cli", *given],
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | compiled,
         ) as child:
             assert child.stderr is not None
             limit = time.monotonic() + 200
