@@ -10,6 +10,7 @@ from shapjax.explainers.activation_maps import gradcam, vesm
 from shapjax.explainers.gradients import integrated_gradients, legendre, pooled_cosine
 from shapjax.explainers.ig_sam import ig_sam, on_path, path_integral
 from shapjax.explainers.integrated_jacobians import integrated_jacobians
+from shapjax.explainers.methods import _squared_differences
 from shapjax.explainers.partition_shap import Rectangle, partition_shap
 from shapjax.explainers.windows import (
     Windows,

@@ -122,7 +122,7 @@ def traced_kernel_direct(
         weights,
         fit.coefficients,
         independent_signs(len(free), problem.key, refits).astype(values.dtype),
-        leverage_signs(len(free), problem.key).astype(values.dtype),
+        leverage_signs(len(free), problem.key),
         together=1,
     )
     top = jnp.where(fit.singular, jnp.nan, top)
@@ -272,7 +272,7 @@ def _errors(
             jnp.asarray(plan.weights, dtype),
             tuple(jnp.asarray(part, dtype) for part in fit.coefficients),
             jnp.asarray(signs, dtype),
-            jnp.asarray(leverage, dtype),
+            leverage,
             draw.together,
         )
         top = np.asarray(top)

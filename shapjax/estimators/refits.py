@@ -156,6 +156,7 @@ def refit(
     """
     sizes, segments = z.sum(axis=1), z.shape[1] + 1
     count = jax.ops.segment_sum(jnp.ones_like(residual), sizes, segments)
+    leverage = leverage.astype(residual.dtype)
     own = jax.lax.map(lambda s: s * operator.forward(_solve(operator, s)), leverage).mean(axis=0)
     own = (jax.ops.segment_sum(own, sizes, segments) / jnp.maximum(count, 1))[sizes]
     whole = residual / (1 - jnp.clip(together * own, 0, MOST_LEVERAGE))

@@ -39,7 +39,7 @@
     name.textContent = name.title = card.names[1];
     if (card.page !== null) {
       name.href = card.page;
-      name.tabIndex = -1; // The card is reached instead, which opens it.
+      name.tabIndex = -1; /* The card is reached instead, which opens it. */
     }
     const readout = document.createElement("p");
     readout.className = "readout";
