@@ -178,6 +178,16 @@ def _add_settings(command: argparse.ArgumentParser, out: str) -> None:
         help="what replaces masked parts: also a picture, or a folder (its mean); several are "
         "averaged; the method's own by default; of texts drop or mask",
     )
+    command.add_argument(
+        "--bilinear",
+        action="store_true",
+        help="lime and fixlip at order 2: without pairs of parts of one picture",
+    )
+    command.add_argument(
+        "--errors",
+        action="store_true",
+        help="standard errors of kernel-sam, kernel-shap and lime at order 2 too, by 24 more fits",
+    )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
     command.add_argument("--out", default=out, metavar="DIR", help="folder to write into")
     command.add_argument("--quiet", action="store_true", help="show no progress")
@@ -320,6 +330,8 @@ def _explain_hits(
         players=players,
         background=_background(options),
         budget=options.budget,
+        bilinear=options.bilinear,
+        errors=options.errors,
         key=options.seed,
     )
     found = []
@@ -444,8 +456,9 @@ def _run_one(options: argparse.Namespace, model: Any, pair: Pair, method: str) -
     sides = ("retrieved", "query") if order == 1 else (None,)
     if order == 1 and options.rather_than:
         sides = ("retrieved",)
-    # Among several, methods without samples simply need no budget.
+    # Among several, methods without samples simply need no budget, and others no bilinear form.
     sampled = options.methods is None or METHODS[method].budgets is not None
+    bilinear = order == 2 and METHODS[method].bilinear
     found = []
     for side in sides:
         with Bar(method if side is None else f"{method}, {side} side", options.quiet) as bar:
@@ -461,6 +474,8 @@ def _run_one(options: argparse.Namespace, model: Any, pair: Pair, method: str) -
                     background=_background(options),
                     rather_than=options.rather_than,
                     budget=options.budget if sampled else None,
+                    bilinear=options.bilinear and (options.methods is None or bilinear),
+                    errors=options.errors,
                     key=options.seed,
                     progress=bar.update,
                 )
@@ -514,6 +529,8 @@ def _summary(
         summary["methods"] = {view[0].method: about(view) for view in shown}
     if left_out:
         summary["left_out"] = left_out
+    if options.bilinear:
+        summary["bilinear"] = True
     if options.rather_than:
         summary["rather_than"] = _one_or_all(options.rather_than)
     return {**summary, "seed": options.seed, **_circumstances()}

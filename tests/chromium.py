@@ -207,7 +207,12 @@ class Tab:
         held = {"modifiers": 8 if shift else 0}
         for kind in ("rawKeyDown", "keyUp"):
             self.call(
-                "Input.dispatchKeyEvent", type=kind, key=name, code=name, **_CODES[name], **held
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key={"Space": " "}.get(name, name),
+                code=name,
+                **_CODES[name],
+                **held,
             )
         self.settle()
 
@@ -232,6 +237,9 @@ _CODES = {
         "Tab": 9,
         "Enter": 13,
         "Escape": 27,
+        "Space": 32,
+        "End": 35,
+        "Home": 36,
         "ArrowLeft": 37,
         "ArrowUp": 38,
         "ArrowRight": 39,

@@ -52,7 +52,7 @@ def pairs():
 
 
 def settings(method, order, players):
-    found = {"method": method, "order": order}
+    found = {"method": method, "order": order, "errors": True}
     if players == "superpixels":
         found["players"] = "2x2"  # fewer programs than regions of every picture's own
     elif players == "features":
@@ -67,6 +67,10 @@ def assert_same(found, expected, tolerance=1e-5):
         found.interactions.coefficients, expected.interactions.coefficients, strict=True
     ):
         np.testing.assert_allclose(part, other, atol=tolerance)
+    errors = found.interactions.standard_errors, expected.interactions.standard_errors
+    assert (errors[0] is None) == (errors[1] is None)
+    for part, other in zip(*(parts or () for parts in errors), strict=True):
+        np.testing.assert_allclose(part, other, rtol=0.02, atol=tolerance)
     for name in ("similarity", "v_grand", "v_empty"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5)
     assert found.evaluations == expected.evaluations

@@ -207,6 +207,25 @@ def test_every_method_goes_by_its_name(tmp_path, pair, monkeypatch):
     assert asked == 2 * [(name, 2 if record.players[1] else 1) for name, record in METHODS.items()]
 
 
+def test_bilinear_forms_and_errors_are_asked_for(tmp_path, pair, monkeypatch, capsys):
+    asked = []
+
+    def stop(*_, method, bilinear, errors, **__):
+        asked.append((method, bilinear, errors))
+        raise KeyboardInterrupt
+
+    run(*pair, "--method", "sam", "--bilinear", "--out", tmp_path, "--quiet", expected=2)
+    assert "no bilinear form" in capsys.readouterr().err
+    monkeypatch.setattr("shapjax.explainers.explain.explain", stop)
+    monkeypatch.setattr("shapjax.cli._model", lambda options: None)
+    common = (*pair, "--out", tmp_path, "--quiet")
+    run(*common, "--method", "lime", "--bilinear", expected=130)
+    run(*common, "--method", "lime", "--errors", expected=130)
+    # Among several, the others are what they always are.
+    run(*common, "--methods", "sam,lime", "--bilinear", expected=130)
+    assert asked == [("lime", True, False), ("lime", False, True), ("sam", False, False)]
+
+
 @pytest.mark.slow
 def test_all_methods_stand_on_one_page(tmp_path, monkeypatch):
     """Nothing is left out, by a network that costs nothing but the programs."""

@@ -159,7 +159,8 @@ def test_every_method_explains_at_both_orders(tiny, pictures, method, order, tmp
     if method.startswith("kernel"):
         assert found.inefficiency < 1e-5
     errors = found.interactions.standard_errors
-    assert (errors is not None) == (method == "gram-sam")
+    # At first order those of regressions cost little; at second 1,500 rows are fewer than pairs.
+    assert (errors is not None) == (method == "gram-sam" or (method != "sam" and order == 1))
     assert found.heat_map("retrieved").shape == (128, 128)
     if order == 2:
         assert found.cross.shape == (found.n_query, found.n_retrieved)

@@ -38,6 +38,11 @@ def test_json_holds_the_numbers():
     content = json.loads(dataclasses.replace(explanation, interactions=sure).to_json())
     for own, part in zip(content["standard_errors"], sure.standard_errors, strict=True):
         np.testing.assert_array_equal(own, part)
+    shown = dataclasses.replace(explanation, interactions=sure)
+    assert explanation.cross_errors is None
+    np.testing.assert_allclose(shown.cross_errors, 0.1 * shown.cross)
+    assert "+0.05 ± 0.005" in shown._repr_html_()
+    assert "±" not in explanation._repr_html_()
     first = json.loads(cases.first_order("query").to_json())
     assert first["cross"] is None
     assert first["retrieved_players"] is None

@@ -142,6 +142,59 @@ def test_gallery_on_a_phone(browser, tmp_path, dark):
     assert_quiet(tab)
 
 
+def test_cards_are_reached_and_opened_by_the_keyboard(browser, tmp_path):
+    (tmp_path / "pairs").mkdir()
+    for place in range(7):
+        (tmp_path / "pairs" / f"{place}.html").write_text(f"<title>{place}</title>")
+    pairs = [pair(place, page=f"pairs/{place}.html") for place in range(7)]
+    url = written(tmp_path / "g.html", pairs)
+    at = "document.activeElement.shapjax?.place"
+    for opens in ("Enter", "Space"):
+        tab = browser.open(url, width=1280, height=500)
+        choose(tab, "name")
+        for _ in range(3):  # order, direction, gallery
+            tab.key("Tab")
+        assert tab.js(at) == 0
+        assert tab.js("getComputedStyle(document.activeElement).outlineWidth") == "2px"
+        assert "picture 0000" in tab.js("document.activeElement.ariaLabel")
+        columns = tab.js(
+            "new Set(Array.from(document.querySelectorAll('.item'), i => i.offsetLeft)).size"
+        )
+        assert 1 < columns < 6
+        tab.key("ArrowLeft")  # there is nothing further left
+        assert tab.js(at) == 0
+        tab.key("ArrowRight")
+        tab.key("ArrowDown")
+        assert tab.js(at) == 1 + columns
+        tab.key("ArrowUp")
+        assert tab.js(at) == 1
+        tab.key("End")
+        assert tab.js(at) == 6
+        assert tab.js(
+            "(b => b.top >= 0 && b.bottom <= innerHeight)"
+            "(document.activeElement.getBoundingClientRect())"
+        )
+        tab.key("Tab")  # one stop for all cards
+        assert tab.js(at) is None
+        tab.key("Tab", shift=True)
+        assert tab.js(at) == 6
+        tab.key("Home")
+        tab.key("ArrowRight")
+        tab.key(opens)
+        tab._wait_until("document.title === '1'")
+
+
+def test_cards_without_pages_say_nothing_of_opening(browser, tmp_path):
+    tab = browser.open(written(tmp_path / "g.html", [pair(0), pair(1)]))
+    hint = tab.js("document.querySelector('.hint').textContent")
+    assert "arrow keys" in hint
+    assert "opens" not in hint
+    for key in ("Tab", "Tab", "Tab", "Enter", "ArrowRight"):
+        tab.key(key)
+    assert tab.js("document.activeElement.shapjax.place") == 0  # the less similar one
+    assert_quiet(tab)
+
+
 def test_hostile_names_in_a_gallery(browser, tmp_path):
     pairs = [
         pair(i, name=name, page="javascript:alert(1)" if i == 0 else None)

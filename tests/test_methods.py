@@ -10,6 +10,7 @@ from shapjax.explainers.activation_maps import gradcam, vesm
 from shapjax.explainers.gradients import integrated_gradients, legendre, pooled_cosine
 from shapjax.explainers.ig_sam import ig_sam, on_path, path_integral
 from shapjax.explainers.integrated_jacobians import integrated_jacobians
+from shapjax.explainers.methods import _squared_differences
 from shapjax.explainers.partition_shap import Rectangle, partition_shap
 from shapjax.explainers.windows import (
     Windows,
@@ -215,7 +216,7 @@ def test_sbsm_by_its_formulas():
     """Eq. 10 window by window in NumPy; by hand: what matters gets a positive weight."""
     size, square = 16, toy_pixels(16)
     game = jax.jit(lambda masks: (masks * square).sum(axis=1) / 16.0)
-    found, evaluations = sbsm(game, size, budget=5000, key=jax.random.key(0), chunk_size=8)
+    found, errors, evaluations = sbsm(game, size, budget=5000, key=jax.random.key(0), chunk_size=8)
     windows = sliding_windows(size)
     total, covered = np.zeros((size, size)), np.zeros((size, size))
     for top, left in windows.corners:
@@ -226,13 +227,14 @@ def test_sbsm_by_its_formulas():
         covered += mask
     assert evaluations == len(windows.corners) + 1
     np.testing.assert_allclose(found, total / covered, atol=1e-6)
+    assert not errors.any()  # all windows were drawn
     assert found[5, 7] > 0
     assert np.unravel_index(found.argmax(), found.shape)[0] in range(4, 8)
     assert found[15, 0] == 0
     # A similarity that hiding raises has no part that matters.
     rising = jax.jit(lambda masks: 1.0 - (masks * square).sum(axis=1))
     assert not sbsm(rising, size, budget=5000, key=jax.random.key(0))[0].any()
-    few, evaluations = sbsm(game, size, budget=101, key=jax.random.key(0))
+    few, _, evaluations = sbsm(game, size, budget=101, key=jax.random.key(0))
     assert evaluations == 101
     assert (few > 0).any()
 
@@ -247,7 +249,9 @@ def test_joint_sbsm_by_its_formulas():
 
     pixels = np.arange(size**2).reshape(size, size)
     key = jax.random.key(3)
-    found, evaluations = joint_sbsm(jax.jit(game), pixels, pixels, budget=41, key=key, chunk_size=8)
+    found, _, evaluations = joint_sbsm(
+        jax.jit(game), pixels, pixels, budget=41, key=key, chunk_size=8
+    )
     assert evaluations == 41
     windows = sliding_windows(size)
     drawn = jax.random.randint(key, (2, 40), 0, len(windows.corners), jnp.int32)
@@ -615,3 +619,39 @@ def test_rather_than_several_pictures_and_rather_than_a_folder(tiny, pictures, t
     expected = pooled_cosine(jnp.asarray(query), jnp.asarray(mean))
     found = sj.explain(tiny, *pictures, rather_than=tmp_path, **options)
     np.testing.assert_allclose(found.v_empty, expected, atol=1e-5)
+
+
+# LIME
+
+
+def test_lime_and_fixlip_fit_the_bilinear_form(tiny, pictures):
+    """What estimate finds with pairs across alone; every pair within a picture is zero."""
+    options = {"order": 2, "players": "2x2", "budget": 60, "bilinear": True}
+    game = sj.similarity_game(tiny, *pictures, players="2x2", background="mean")
+    n = game.n_players
+    for method in ("lime", "fixlip"):
+        found = sj.explain(tiny, *pictures, method=method, **options)
+        (other,) = sj.explain_pairs(
+            tiny, pictures[:1], pictures[1:], method=method, on_error="skip", **options
+        )
+        full = sj.explain(tiny, *pictures, method=method, **{**options, "bilinear": False})
+        pairs = np.asarray(found.interactions.pairs)
+        assert n == 8
+        assert not pairs[:4, :4].any()
+        assert not pairs[4:, 4:].any()
+        assert found.cross.any()
+        assert np.asarray(full.interactions.pairs)[:4, :4].any()
+        assert not np.asarray(other.interactions.pairs)[:4, :4].any()
+    hidden = _squared_differences(game)
+    expected = sj.estimate(
+        game.value_fn, n, "FBII", 2, 60, "lime", key=0, pairs="cross", n_query=4, refits=0,
+        distance=lambda masks: ~masks @ hidden,
+    )  # fmt: skip
+    found = sj.explain(tiny, *pictures, method="lime", **options)
+    np.testing.assert_allclose(found.interactions.of_size(2), expected.of_size(2), atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "order"), [("lime", 1), ("kernel-shap", 2), ("gram-sam", 2)])
+def test_what_has_no_bilinear_form_is_refused(tiny, pictures, method, order):
+    with pytest.raises(sj.ShapjaxError, match="no bilinear form.*lime or fixlip"):
+        sj.explain(tiny, *pictures, method=method, order=order, bilinear=True)

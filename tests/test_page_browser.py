@@ -440,6 +440,28 @@ def test_values_are_those_saved(browser, url):
         assert float(value.replace("−", "-")) == pytest.approx(CROSS[int(q), int(r)], rel=1e-6)
 
 
+@pytest.mark.parametrize("explanation", [EXPLANATION, cases.first_order("retrieved")])
+def test_values_come_with_their_standard_errors(browser, tmp_path, explanation):
+    found = explanation.interactions
+    errors = tuple(0.1 * np.abs(part) for part in found.coefficients)
+    found = dataclasses.replace(found, standard_errors=errors)
+    sure = dataclasses.replace(explanation, interactions=found)
+    tab = browser.open(written(tmp_path / "page.html", [sure]))
+    tab.js("document.querySelector('.values').open = true")
+    tab.settle()
+    heads = tab.js("Array.from(document.querySelectorAll('.values th'), c => c.textContent)")
+    assert heads[3:] == ["standard error"]
+    rows = tab.js(
+        "Array.from(document.querySelectorAll('.values tbody tr'),"
+        " r => Array.from(r.cells, c => c.textContent))"
+    )
+    assert len(rows) >= 9
+    for _, part, value, error in rows:
+        assert int(part) >= 0
+        number = float(value.replace("−", "-"))
+        assert float(error) == pytest.approx(0.1 * abs(number), rel=0.06)
+
+
 # Several methods
 
 

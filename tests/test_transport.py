@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import shapjax as sj
-from shapjax.explainers.methods import cross_interactions
+from shapjax.explainers.towers import across
 from shapjax.explainers.transport import region_shares, sinkhorn
 from shapjax.games.players import grid
 
@@ -12,7 +12,9 @@ from shapjax.games.players import grid
 def explanation(cross, singles=None, sizes=((2, 2), (2, 2))):
     cross = np.asarray(cross, float)
     labels = [grid(8, 8, *size) for size in sizes]
-    found = cross_interactions(cross, np.zeros(1), singles, "STII", {})
+    n = sum(cross.shape)
+    alone = np.zeros(n) if singles is None else singles
+    found = sj.Interactions((np.zeros(1), alone, across(cross)), "STII", n)
     return sj.Explanation("", "", found, *labels, 1.0, 1.0, 0.0, 1, 0.0)
 
 

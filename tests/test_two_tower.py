@@ -11,6 +11,7 @@ import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks
 from shapjax.estimators.tower_part import TowerCache, TowerPart, tower_part
 from shapjax.estimators.two_tower import combine, estimate_two_tower, split_budget
+from shapjax.explainers.towers import cross_linear
 
 
 @pytest.fixture(autouse=True)
@@ -206,11 +207,12 @@ def process_tower(n, seed, rate=0.3, channels=12):
 
 
 def test_standard_errors_cover_what_they_should():
-    # Draws from the model, 36 cross and 30 pairs of one side each. The shares of pairs covered
-    # spread by .06 and .09 from game to game, so that intervals that cover 95% would fail about
-    # once in 100 sets of seeds; intervals too narrow by a half (coverage .67) always do. The .02
-    # is for the kernel and the channels' covariance, which are estimated.
-    covered = {"cross": [], "own": []}
+    # Draws from the model, 36 cross and 30 pairs of one side each, and the terms of 12 players
+    # alone. The shares of pairs covered spread by .06 and .09 from game to game, so that intervals
+    # that cover 95% would fail about once in 100 sets of seeds; intervals too narrow by a half
+    # (coverage .67) always do. The .02 is for the kernel and the channels' covariance, which are
+    # estimated.
+    covered = {"cross": [], "own": [], "alone": [], "of one side": []}
     for seed in range(12):
         a, b = process_tower(6, 2 * seed), process_tower(6, 2 * seed + 1)
         parts = [
@@ -228,6 +230,13 @@ def test_standard_errors_cover_what_they_should():
             errors = getattr(found, f"{name[:-1]}_errors")[upper]
             off = np.abs(getattr(found, name) - getattr(truth, name))[upper] / errors
             covered["own"].append((off < 1.96).mean())
+        whole = b(np.ones((1, 6), bool))[0]
+        still = TowerPart(np.zeros((0, 0, 12)), whole, np.zeros((0, 12)), 0, True)
+        for name, others in (("alone", parts[1::2]), ("of one side", [still, still])):
+            found, truth = map(cross_linear, parts[::2], others)
+            off = np.abs(found.singles - truth.singles) / found.standard_errors[1]
+            covered[name].append((off < 1.96).mean())
+            assert not any(part.any() for part in truth.standard_errors)
     for name, shares in covered.items():
         error = np.std(shares, ddof=1) / np.sqrt(len(shares))
         assert abs(np.mean(shares) - 0.95) < 0.02 + 3 * error, (name, np.mean(shares), error)

@@ -48,7 +48,8 @@ def fixlip(
     mask; as many of each as their players ask for and the budget holds. ``stats`` holds
     ``query_masks`` and ``retrieved_masks``. Standard errors take both draws into account (rows and
     columns of the grid are clusters); they are None where an item has no more masks than players
-    and one. Pairs within an item that has fewer masks than such pairs are of least norm.
+    and one. Pairs within an item that has fewer masks than such pairs are of least norm; what that
+    takes from them, and from its players alone, is not in their standard errors.
 
     Args:
         problem: what to estimate; players 0 to n_query - 1 are the query's.

@@ -21,6 +21,7 @@ from shapjax.estimators.refits import (
     Draw,
     distinct_by_size,
     independent,
+    independent_signs,
     leverage_signs,
     refit,
     require_refits,
@@ -59,21 +60,29 @@ def kernel_direct(
 
 
 def traced_kernel_direct(
-    problem: Problem, game: Callable[[jax.Array], jax.Array], budget: int, *, chunk_size: int = 4096
+    problem: Problem,
+    game: Callable[[jax.Array], jax.Array],
+    budget: int,
+    *,
+    chunk_size: int = 4096,
+    refits: int = REFITS,
 ) -> Answer:
-    """Kernel-Direct without refits as one pure function, for ``jit`` and ``vmap``.
+    """Kernel-Direct as one pure function, for ``jit`` and ``vmap``.
 
-    The coalitions, and up to rounding the coefficients, are those of ``kernel_direct`` for the
-    same problem and budget.
+    The coalitions, and up to rounding coefficients and standard errors, are those of
+    ``kernel_direct`` for the same problem and budget.
 
     Args:
         problem: what to estimate; its key may be traced.
         game: worth of masks, Boolean [B, n] to [B]; traced.
         budget: evaluations; static.
         chunk_size: coalitions evaluated together; static.
+        refits: as in Kernel-Direct; static.
 
     Returns:
-        Coefficients in the dtype of the worths; stats as those of ``kernel_direct``.
+        Coefficients in the dtype of the worths; stats as those of ``kernel_direct``. Standard
+        errors are NaN where the rows leave coefficients undetermined, and None where they are
+        fewer than the unknowns.
 
     Raises:
         ShapjaxError: the budget is below the constrained coalitions.
@@ -89,7 +98,8 @@ def traced_kernel_direct(
     width = min(chunk_size, len(masks))
     padded = jnp.pad(masks, ((0, -len(masks) % width), (0, 0)))
     values = jax.lax.map(game, padded.reshape(-1, width, n)).reshape(-1)[: len(masks)]
-    fit = fit_eliminated(free, values, jnp.asarray(plan.weights, values.dtype), order=order)
+    weights = jnp.asarray(plan.weights, values.dtype)
+    fit = fit_eliminated(free, values, weights, order=order)
     stats = {
         "v_empty": values[0],
         "v_grand": values[len(plan.constrained) - 1],
@@ -101,7 +111,22 @@ def traced_kernel_direct(
         "gradient": fit.gradient,
         "smallest": fit.smallest,
     }
-    return Answer(fit.coefficients, None, stats)
+    nothing = tuple(jnp.zeros_like(part) for part in fit.coefficients)
+    if budget >= 1 << n:
+        return Answer(fit.coefficients, nothing, stats)
+    if refits == 0 or len(free) < stats["unknowns"]:
+        return Answer(fit.coefficients, None, stats)
+    top = _refit(
+        free,
+        values[len(plan.constrained) :],
+        weights,
+        fit.coefficients,
+        independent_signs(len(free), problem.key, refits).astype(values.dtype),
+        leverage_signs(len(free), problem.key),
+        together=1,
+    )
+    top = jnp.where(fit.singular, jnp.nan, top)
+    return Answer(fit.coefficients, (*nothing[:-1], top), stats)
 
 
 def kernel_weighting(
@@ -247,7 +272,7 @@ def _errors(
             jnp.asarray(plan.weights, dtype),
             tuple(jnp.asarray(part, dtype) for part in fit.coefficients),
             jnp.asarray(signs, dtype),
-            jnp.asarray(leverage, dtype),
+            leverage,
             draw.together,
         )
         top = np.asarray(top)

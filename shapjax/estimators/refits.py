@@ -26,7 +26,6 @@ import numpy as np
 
 from shapjax.core.checks import whole_number
 from shapjax.estimators.conjugate import Operator, least_squares
-from shapjax.estimators.distinct import generator_of
 
 REFITS = 24
 """Refits by default: standard errors are then good to one part in seven."""
@@ -92,11 +91,10 @@ def signs_of(draw: Draw, key: jax.Array, refits: int) -> np.ndarray:
     A unit that is alone in its stratum keeps its whole residual, since nothing tells how it
     scatters.
     """
-    generator = generator_of(jax.random.fold_in(key, 1))
     units, first = np.unique(draw.unit, return_index=True)
     stratum = draw.stratum[first]
     count = np.bincount(stratum)
-    signs = generator.choice([-1.0, 1.0], (refits, len(units)))
+    signs = np.asarray(_random_signs(key, refits, len(units)), np.float64)
     means = np.zeros((refits, len(count)))
     for mean, row in zip(means, signs, strict=True):
         mean[:] = np.bincount(stratum, row, len(count))
@@ -108,10 +106,21 @@ def signs_of(draw: Draw, key: jax.Array, refits: int) -> np.ndarray:
     return scaled[:, draw.unit] * np.sqrt(np.maximum(draw.missing, 0))
 
 
-def leverage_signs(rows: int, key: jax.Array) -> np.ndarray:
-    """Signs by whose refits the leverage of the rows is found, [LEVERAGE_REFITS, rows]."""
-    generator = generator_of(jax.random.fold_in(key, 2))
-    return generator.choice([-1.0, 1.0], (LEVERAGE_REFITS, rows))
+def independent_signs(rows: int, key: jax.Array, refits: int) -> jax.Array:
+    """``signs_of`` of independent draws for ``jit`` and ``vmap``, float [refits, rows]."""
+    signs = _random_signs(key, refits, rows).astype(float)
+    if rows == 1:
+        return signs
+    return (signs - signs.mean(axis=1, keepdims=True)) * (rows / (rows - 1)) ** 0.5
+
+
+def leverage_signs(rows: int, key: jax.Array) -> jax.Array:
+    """Signs by whose refits the leverage of the rows is found, int8 [LEVERAGE_REFITS, rows]."""
+    return jax.random.rademacher(jax.random.fold_in(key, 2), (LEVERAGE_REFITS, rows), jnp.int8)
+
+
+def _random_signs(key: jax.Array, refits: int, units: int) -> jax.Array:
+    return jax.random.rademacher(jax.random.fold_in(key, 1), (refits, units), jnp.int8)
 
 
 def require_refits(refits: int) -> int:
@@ -147,6 +156,7 @@ def refit(
     """
     sizes, segments = z.sum(axis=1), z.shape[1] + 1
     count = jax.ops.segment_sum(jnp.ones_like(residual), sizes, segments)
+    leverage = leverage.astype(residual.dtype)
     own = jax.lax.map(lambda s: s * operator.forward(_solve(operator, s)), leverage).mean(axis=0)
     own = (jax.ops.segment_sum(own, sizes, segments) / jnp.maximum(count, 1))[sizes]
     whole = residual / (1 - jnp.clip(together * own, 0, MOST_LEVERAGE))

@@ -167,10 +167,15 @@ def combine(query: TowerPart, retrieved: TowerPart) -> TwoTower:
     n = query.n_players + retrieved.n_players
     nodes, weights = np.polynomial.legendre.leggauss(-(-n // 2))
     p, weights = (nodes + 1) / 2, weights / 2 * (1 - nodes)
-    cross, errors = _contract(
+    cross, errors = contract(
         weights,
-        _at_nodes(query, p, query.derivatives, query.spread_singles),
-        _at_nodes(retrieved, p, retrieved.derivatives, retrieved.spread_singles),
+        at_nodes(query, binomial(query.n_players - 1, p), query.derivatives, query.spread_singles),
+        at_nodes(
+            retrieved,
+            binomial(retrieved.n_players - 1, p),
+            retrieved.derivatives,
+            retrieved.spread_singles,
+        ),
     )
     sides = []
     for own, other in ((query, retrieved), (retrieved, query)):
@@ -199,9 +204,8 @@ def _own_pairs(
         f"the second derivatives of {own.n_players} players",
         'merge some players, or leave terms="cross"',
     )
-    spread = other.spread_means
-    met = _at_nodes(other, p, other.means[:, None], None if spread is None else spread[None])
-    found = _contract(weights, _at_nodes(own, p, own.pairs, own.spread_pairs), met)
+    derivatives = at_nodes(own, binomial(own.n_players - 2, p), own.pairs, own.spread_pairs)
+    found = contract(weights, derivatives, mean_at_nodes(other, binomial(other.n_players, p)))
     out = np.zeros((2, own.n_players, own.n_players))
     first, second = np.triu_indices(own.n_players, 1)
     for matrix, part in zip(out, found, strict=True):
@@ -209,7 +213,7 @@ def _own_pairs(
     return out[0], out[1]
 
 
-class _Side(NamedTuple):
+class Side(NamedTuple):
     """Vectors of one tower at the nodes p.
 
     Attributes:
@@ -224,22 +228,31 @@ class _Side(NamedTuple):
     channels: np.ndarray | None
 
 
-def _at_nodes(
-    part: TowerPart, p: np.ndarray, by_size: np.ndarray, spread: np.ndarray | None
-) -> _Side:
-    """Binomial means of what is known by size: means [sizes, I, C], spread [I, sizes, sizes]."""
-    most = len(by_size) - 1
+def binomial(most: int, p: np.ndarray) -> np.ndarray:
+    """Law of how many of so many players join, each with probability p, [nodes, most + 1]."""
     u = np.arange(most + 1)
     counts = np.array([math.comb(most, int(size)) for size in u], np.float64)
-    law = counts * p[:, None] ** u * (1 - p[:, None]) ** (most - u)
-    return _Side(
+    return counts * p[:, None] ** u * (1 - p[:, None]) ** (most - u)
+
+
+def at_nodes(
+    part: TowerPart, law: np.ndarray, by_size: np.ndarray, spread: np.ndarray | None
+) -> Side:
+    """Means over sizes, by weights [nodes, sizes], of means [sizes, I, C] that spread as given."""
+    return Side(
         np.tensordot(law, by_size, 1),
         None if spread is None else law @ spread @ law.T,
         part.channels,
     )
 
 
-def _contract(weights: np.ndarray, a: _Side, b: _Side) -> tuple[np.ndarray, np.ndarray]:
+def mean_at_nodes(part: TowerPart, law: np.ndarray) -> Side:
+    """The same of the mean embedding by size, I being 1."""
+    spread = part.spread_means
+    return at_nodes(part, law, part.means[:, None], None if spread is None else spread[None])
+
+
+def contract(weights: np.ndarray, a: Side, b: Side) -> tuple[np.ndarray, np.ndarray]:
     """Sums over nodes of weighted dot products, and their standard errors, [I, J] each."""
     found = np.tensordot(weights[:, None, None] * a.means, b.means, ((0, 2), (0, 2)))
     both = np.outer(weights, weights)

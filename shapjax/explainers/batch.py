@@ -139,6 +139,8 @@ def explain_stream(
     players: Any = None,
     background: Any = None,
     budget: int | None = None,
+    bilinear: bool = False,
+    errors: bool = False,
     key: jax.Array | int = 0,
     ids: Iterable[str | int] | None = None,
     mesh: Mesh | None = None,
@@ -164,6 +166,8 @@ def explain_stream(
         players: likewise.
         background: likewise; pictures and folders that serve all pairs are read once.
         budget: for each pair, likewise.
+        bilinear: likewise.
+        errors: likewise.
         key: PRNG key or seed, which each pair's id is folded into (``pair_key``).
         ids: a name for each pair, by default its place.
         mesh: devices that share the pairs of a chunk equally, along all axes; of methods on
@@ -190,9 +194,9 @@ def explain_stream(
         if mesh is not None:
             raise ShapjaxError("mesh spreads pairs of feature maps, but these are texts.")
         settings = {"method": method, "order": order, "side": side, "players": players}
-        settings |= {"background": background, "budget": budget}
+        settings |= {"background": background, "budget": budget, "bilinear": bilinear}
         return _one_by_one(model, named, key, settings)
-    plan = settled(method, order, side, players, background, budget)
+    plan = settled(method, order, side, players, background, budget, bilinear=bilinear)
     method, players, masked = plan.method, plan.players, plan.masked
     blank = tuple(_read_once(one) for one in by_side(plan.background, "background"))
     on_features = isinstance(players, str) and players == "features" and method in FEATURE_METHODS
@@ -209,11 +213,13 @@ def explain_stream(
             "players": players,
             "background": dict(zip(_SIDES, blank, strict=True)),
             "budget": plan.budget,
+            "bilinear": bilinear,
+            "errors": errors,
         }
         return _one_by_one(model, named, key, settings)
     plays = (masked in ("query", "both"), masked in ("retrieved", "both"))
     mesh = None if mesh is None else _automatic(mesh)
-    work = _Plan(method, order, plan.budget, key, mesh, chunk_size)
+    work = _Plan(method, order, plan.budget, errors, key, mesh, chunk_size)
     return _in_chunks(
         model, named, work, [_blanks(model, b, p) for b, p in zip(blank, plays, strict=True)]
     )
@@ -256,6 +262,7 @@ class _Plan(NamedTuple):
     method: str
     order: int
     budget: int
+    errors: bool
     key: jax.Array
     mesh: Mesh | None
     chunk_size: int
@@ -423,6 +430,7 @@ def _launch(
         method=plan.method,
         order=plan.order,
         budget=plan.budget,
+        errors=plan.errors,
         together=together,
         mesh=plan.mesh,
     )
@@ -457,6 +465,8 @@ def _collect(
             yield _failure(pair, _layer(model, chunk.pictures[place], blanks, finite[place]))
             continue
         own = jax.tree.map(lambda leaf, place=place: leaf[place], found)
+        if np.isnan(np.concatenate(own.standard_errors or [[0.0]])).any():  # undetermined
+            own = dataclasses.replace(own, standard_errors=None)
         explanation = Explanation(
             method=plan.method,
             backbone=model.name,
@@ -492,7 +502,7 @@ def _layer(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("kinds", "method", "order", "budget", "together", "mesh")
+    jax.jit, static_argnames=("kinds", "method", "order", "budget", "errors", "together", "mesh")
 )
 def explained_pictures(
     model: Backbone,
@@ -505,6 +515,7 @@ def explained_pictures(
     method: str,
     order: int,
     budget: int,
+    errors: bool,
     together: int,
     mesh: Mesh | None,
 ) -> tuple[Interactions, jax.Array, jax.Array]:
@@ -543,12 +554,14 @@ def explained_pictures(
                     taken += 1
             behind.append(jnp.stack(stack, axis=1))
         pairs = FeaturePair(whole[:, 0], whole[:, 1], *behind)
-        return _explained(pairs, keys, method, order, budget, together)
+        return _explained(pairs, keys, method, order, budget, errors, together)
 
     return _spread(local, mesh)(model, pictures, blanks, fixed, keys)
 
 
-@functools.partial(jax.jit, static_argnames=("method", "order", "budget", "together", "mesh"))
+@functools.partial(
+    jax.jit, static_argnames=("method", "order", "budget", "errors", "together", "mesh")
+)
 def explained_maps(
     pairs: FeaturePair,
     keys: jax.Array,
@@ -556,6 +569,7 @@ def explained_maps(
     method: str,
     order: int,
     budget: int,
+    errors: bool = False,
     together: int = TOGETHER,
     mesh: Mesh | None = None,
 ) -> tuple[Interactions, jax.Array, jax.Array]:
@@ -567,6 +581,7 @@ def explained_maps(
         method: one of ``shapjax.explainers.features.FEATURE_METHODS``.
         order: 1 or 2.
         budget: for each pair.
+        errors: whether regressions of second order find standard errors too.
         together: pairs that are explained side by side on a device.
         mesh: devices that share the pairs equally.
 
@@ -577,7 +592,7 @@ def explained_maps(
     """
 
     def local(_: None, pairs: FeaturePair, *rest: Any) -> tuple[Interactions, jax.Array, jax.Array]:
-        return _explained(pairs, rest[-1], method, order, budget, together)
+        return _explained(pairs, rest[-1], method, order, budget, errors, together)
 
     return _spread(local, mesh)(None, pairs, [None, None], [(), ()], keys)
 
@@ -602,7 +617,13 @@ def _automatic(mesh: Mesh) -> Mesh:
 
 
 def _explained(
-    pairs: FeaturePair, keys: jax.Array, method: str, order: int, budget: int, together: int
+    pairs: FeaturePair,
+    keys: jax.Array,
+    method: str,
+    order: int,
+    budget: int,
+    errors: bool,
+    together: int,
 ) -> tuple[Interactions, jax.Array, jax.Array]:
     # As in a single explanation: Gram matrices in the widest precision that JAX is set to.
     pairs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), pairs)
@@ -618,7 +639,9 @@ def _explained(
         pair, key, usable = given
         # NaN would keep an iterative solver, and with it the pairs beside, to its last step.
         pair = jax.tree.map(lambda leaf: jnp.where(usable, leaf, 0), pair)
-        found = explain_features(pair, method=method, order=order, budget=budget, key=key)
+        found = explain_features(
+            pair, method=method, order=order, budget=budget, key=key, errors=errors
+        )
         return jax.tree.map(jnp.asarray, found), pair.similarity()
 
     found, similarity = jax.lax.map(one, (pairs, keys, finite.all(axis=1)), batch_size=together)

@@ -15,7 +15,7 @@ from shapjax.core.errors import ShapjaxError
 from shapjax.core.worths import Progress
 from shapjax.estimators.estimate import as_key
 from shapjax.explainers.explanation import Explanation
-from shapjax.explainers.methods import METHODS, Method, ends
+from shapjax.explainers.methods import METHODS, Method, Request, ends
 from shapjax.explainers.towers import BUDGET, explain_parts
 from shapjax.games.match import Picture, by_side
 from shapjax.games.parts import parts
@@ -36,6 +36,8 @@ def explain(
     background: Any = None,
     rather_than: Any = None,
     budget: int | None = None,
+    bilinear: bool = False,
+    errors: bool = False,
     key: jax.Array | int = 0,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -83,11 +85,18 @@ def explain(
         budget: the most coalitions evaluated (ig, ig-sam and integrated-jacobians: points on
             the path; two-tower: encodes of both items together); by default the paper's where
             it has one.
+        bilinear: of lime and fixlip at second order, whether to fit the bilinear form, in which
+            pairs of parts of one picture are zero, instead of the full quadratic.
+        errors: whether kernel-shap, kernel-sam and lime fit 24 times more at second order for
+            standard errors, which takes several times as long. Wherever they cost little they
+            are there anyway.
         key: PRNG key or seed.
         progress: called with (done, total) while coalitions are evaluated.
 
     Returns:
-        An Explanation in units of cosine similarity.
+        An Explanation in units of cosine similarity. ``interactions.standard_errors`` are None
+        where the method draws nothing (sam, gradcam, vesm, ig, integrated-jacobians,
+        partition-shap), has too few coalitions to tell, or was not asked for them.
 
     Raises:
         ShapjaxError: an argument is out of range, or does not go with the method.
@@ -102,11 +111,14 @@ def explain(
         )
     order = whole_number(order, "order", low=1, high=2)
     if isinstance(model.preprocessing, TextPreprocessing):
-        if method not in (None, "two-tower") or rather_than is not None:
-            asked = "rather_than" if rather_than is not None else f"method {method}"
+        asked = {"rather_than": rather_than is not None, "bilinear": bilinear}
+        wrong = [name for name, given in asked.items() if given]
+        if method not in (None, "two-tower"):
+            wrong.append(f"method {method}")
+        if wrong:
             raise ShapjaxError(
-                f"{asked} is of pictures, but {model.name} reads texts, which two-tower explains; "
-                "leave it out."
+                f"{wrong[0]} is of pictures, but {model.name} reads texts, which two-tower "
+                "explains; leave it out."
             )
         coalition_sides(order, side)
         texts = [
@@ -122,7 +134,7 @@ def explain(
             key=key,
             progress=progress,
         )
-    plan = settled(method, order, side, players, background, budget, rather_than)
+    plan = settled(method, order, side, players, background, budget, rather_than, bilinear)
     game = similarity_game(
         model,
         query,
@@ -132,7 +144,8 @@ def explain(
         background=plan.background,
     )
     record = METHODS[plan.method]
-    found = record.explain(game, order, plan.budget, as_key(key), progress)
+    asked = Request(order, plan.budget, as_key(key), progress, errors, bilinear)
+    found = record.explain(game, asked)
     stats = found.stats if "v_grand" in found.stats else {"evaluations": 2, **ends(game)}
     return Explanation(
         method=plan.method,
@@ -176,6 +189,7 @@ def settled(
     background: Any,
     budget: int | None,
     rather_than: Any = None,
+    bilinear: bool = False,
 ) -> Settled:
     """The arguments of ``explain`` for pictures, checked against one another.
 
@@ -189,6 +203,12 @@ def settled(
     if budget is not None and record.budgets is None:
         raise ShapjaxError(
             f"budget is {budget}, but {method} has a closed form, without samples; leave it out."
+        )
+    if bilinear and not (order == 2 and record.bilinear):
+        able = [name for name, other in METHODS.items() if other.bilinear]
+        raise ShapjaxError(
+            f"bilinear is True, but {method} at order {order} has no bilinear form; leave it out, "
+            f"or explain at order 2 by {' or '.join(able)}."
         )
     masked = coalition_sides(order, side)
     if rather_than is not None and masked == "query":

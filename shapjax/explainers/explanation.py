@@ -83,6 +83,20 @@ class Explanation:
         return np.asarray(self.interactions.pairs)[: self.n_query, self.n_query :]
 
     @property
+    def cross_errors(self) -> np.ndarray | None:
+        """Standard errors of ``cross``, [nq, nr]; None where they are not known.
+
+        Raises:
+            ShapjaxError: the explanation is of first order.
+        """
+        shape = self.cross.shape
+        errors = self.interactions.standard_errors
+        if errors is None:
+            return None
+        rows, columns = np.triu_indices(sum(shape), 1)
+        return np.asarray(errors[2])[(rows < shape[0]) & (columns >= shape[0])].reshape(shape)
+
+    @property
     def credit(self) -> np.ndarray:
         """Credit of every player alone, [n]: coefficients with pairs shared half and half.
 
@@ -130,7 +144,8 @@ class Explanation:
         """All numbers, the label maps and the names as one JSON object.
 
         ``coefficients`` is a list for each size of coalitions, in lexicographic order;
-        ``credit`` and ``cross`` are the attributes of that name.
+        ``credit`` and ``cross`` are the attributes of that name; ``standard_errors`` is like
+        ``coefficients``, where they are known.
         """
         from shapjax.explainers.exports import to_json
 

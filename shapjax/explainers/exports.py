@@ -104,8 +104,8 @@ def to_html(explanation: Explanation) -> str:
 
 
 def _strongest(explanation: Explanation) -> list[str]:
-    """The pairs of the largest size, in words."""
-    cross = explanation.cross
+    """The pairs of the largest size, in words, with their standard errors where known."""
+    cross, errors = explanation.cross, explanation.cross_errors
     names = [
         getattr(explanation, f"{side}_names") or [f"{side} part {i}" for i in range(count)]
         for side, count in zip(_SIDES, cross.shape, strict=True)
@@ -114,7 +114,8 @@ def _strongest(explanation: Explanation) -> list[str]:
     for rank in np.argsort(-np.abs(cross), axis=None, kind="stable")[:_STRONGEST].tolist():
         q, r = divmod(rank, cross.shape[1])
         pair = f"{printable(names[0][q])} – {printable(names[1][r])}"
-        found.append(f"{pair}: {signed(float(cross[q, r]))}")
+        error = "" if errors is None else f" ± {float(errors[q, r]):.1g}"
+        found.append(f"{pair}: {signed(float(cross[q, r]))}{error}")
     return found
 
 

@@ -17,6 +17,7 @@ from shapjax.core.errors import ShapjaxError
 from shapjax.core.interactions import Interactions
 from shapjax.estimators.kernel_regression import traced_kernel_direct
 from shapjax.estimators.protocol import Problem
+from shapjax.estimators.refits import REFITS
 from shapjax.explainers.activation_maps import similarity_gradcam, vesm
 from shapjax.explainers.gram_sam import gram_sam
 from shapjax.explainers.ig_sam import ig_sam
@@ -28,7 +29,7 @@ from shapjax.indices.weights import index_and_order
 
 
 def explain_features(
-    pair: FeaturePair, *, method: str, order: int, budget: int, key: jax.Array
+    pair: FeaturePair, *, method: str, order: int, budget: int, key: jax.Array, errors: bool = False
 ) -> Interactions:
     """Interactions of locations of two feature maps, in units of cosine similarity.
 
@@ -41,6 +42,7 @@ def explain_features(
         order: 1 or 2, as the sides that play have it.
         budget: as in ``explain``; ignored by a closed form.
         key: PRNG key.
+        errors: as in ``explain``; where a traced regression cannot tell them they are NaN.
 
     Returns:
         Interactions whose stats hold ``v_empty``, ``v_grand`` and ``evaluations``.
@@ -48,7 +50,7 @@ def explain_features(
     Raises:
         ShapjaxError: the budget is too small for the method.
     """
-    found = FEATURE_METHODS[method](pair, order, budget, key)
+    found = FEATURE_METHODS[method](pair, order, budget, key, errors)
     grams = pair.grams()
     n = grams.n_query + grams.n_retrieved
     ends = cosine_game(grams)(jnp.stack([jnp.zeros(n, bool), jnp.ones(n, bool)]))
@@ -94,12 +96,14 @@ def _mean_of(found: list[Interactions]) -> Interactions:
     return Interactions(mean.coefficients, mean.index, mean.n_players, standard_errors, stats)
 
 
-def _sam(pair: FeaturePair, order: int, budget: int, key: jax.Array) -> Interactions:
+def _sam(pair: FeaturePair, order: int, budget: int, key: jax.Array, errors: bool) -> Interactions:
     return over_backgrounds(pair.grams(), key, budget, lambda grams, _, __: sam(grams))
 
 
 def _sampled(find: Callable[..., Interactions]) -> Any:
-    def run(pair: FeaturePair, order: int, budget: int, key: jax.Array) -> Interactions:
+    def run(
+        pair: FeaturePair, order: int, budget: int, key: jax.Array, errors: bool
+    ) -> Interactions:
         return over_backgrounds(
             pair.grams(), key, budget, lambda grams, own, share: find(grams, budget=share, key=own)
         )
@@ -107,17 +111,20 @@ def _sampled(find: Callable[..., Interactions]) -> Any:
     return run
 
 
-def _kernel(pair: FeaturePair, order: int, budget: int, key: jax.Array) -> Interactions:
+def _kernel(
+    pair: FeaturePair, order: int, budget: int, key: jax.Array, errors: bool
+) -> Interactions:
     grams = pair.grams()
     n = grams.n_query + grams.n_retrieved
     index, order = index_and_order("STII" if order == 2 else "SV", order, n, None)
     problem = Problem(n, index, order, key)
-    answer = traced_kernel_direct(problem, cosine_game(grams), budget)
-    return Interactions(answer.coefficients, index.label, n, None, answer.stats)
+    refits = REFITS if order == 1 or errors else 0
+    answer = traced_kernel_direct(problem, cosine_game(grams), budget, refits=refits)
+    return Interactions(answer.coefficients, index.label, n, answer.standard_errors, answer.stats)
 
 
 def _integrated_jacobians(
-    pair: FeaturePair, order: int, budget: int, key: jax.Array
+    pair: FeaturePair, order: int, budget: int, key: jax.Array, errors: bool
 ) -> Interactions:
     query, retrieved = pair.rows()
     count = len(query)
@@ -131,13 +138,15 @@ def _integrated_jacobians(
     return Interactions(mean.coefficients, mean.index, mean.n_players, None, stats)
 
 
-def _gradcam(pair: FeaturePair, order: int, budget: int, key: jax.Array) -> Interactions:
+def _gradcam(
+    pair: FeaturePair, order: int, budget: int, key: jax.Array, errors: bool
+) -> Interactions:
     x, other, blanks = _playing(pair)
     values = similarity_gradcam(x, jnp.asarray(blanks, x.dtype).mean(axis=0), other)
     return _map(values, "GradCAM", pair)
 
 
-def _vesm(pair: FeaturePair, order: int, budget: int, key: jax.Array) -> Interactions:
+def _vesm(pair: FeaturePair, order: int, budget: int, key: jax.Array, errors: bool) -> Interactions:
     x, other, _ = _playing(pair)
     return _map(vesm(x, other), "VESM", pair)
 
@@ -159,7 +168,7 @@ def _map(values: jax.Array, index: str, pair: FeaturePair) -> Interactions:
     return Interactions((empty, values.ravel()), index, n, None, {"evaluations": 1})
 
 
-FEATURE_METHODS: dict[str, Callable[[FeaturePair, int, int, jax.Array], Interactions]] = {
+FEATURE_METHODS: dict[str, Callable[[FeaturePair, int, int, jax.Array, bool], Interactions]] = {
     "sam": _sam,
     "ig-sam": _sampled(ig_sam),
     "gram-sam": _sampled(gram_sam),
@@ -169,11 +178,11 @@ FEATURE_METHODS: dict[str, Callable[[FeaturePair, int, int, jax.Array], Interact
     "gradcam": _gradcam,
     "vesm": _vesm,
 }
-"""(pair, order, budget, key) to the interactions that a method finds."""
+"""(pair, order, budget, key, errors) to the interactions that a method finds."""
 
 
 def bytes_of(method: str, n_players: int, budget: int) -> int:
     """About what explaining one pair takes at the peak, beside the maps and the result."""
     if method in ("kernel-sam", "kernel-shap"):
-        return 16 * budget * n_players
+        return budget * (16 * n_players + 8 * REFITS)
     return 64 * int(np.square(n_players))

@@ -12,20 +12,47 @@ import numpy as np
 from shapjax.core.interactions import Interactions
 from shapjax.core.worths import Progress, worths
 from shapjax.estimators.estimate import estimate
+from shapjax.estimators.refits import REFITS
 from shapjax.estimators.two_tower import Embed
 from shapjax.explainers.features import explain_features, over_backgrounds
 from shapjax.explainers.gradients import pixel_gradients
 from shapjax.explainers.gram_sam import gram_sam
 from shapjax.explainers.ig_sam import ig_sam
 from shapjax.explainers.partition_shap import partition_shap
-from shapjax.explainers.towers import BUDGET, play_towers
+from shapjax.explainers.towers import BUDGET, across, play_towers
 from shapjax.explainers.windows import joint_sbsm, sbsm
 from shapjax.games.masked import MaskedPicture, masked_game, tower
 from shapjax.games.players import label_map
 from shapjax.games.similarity import SimilarityGame, masked_sides
 
-Explain = Callable[[SimilarityGame, int, int, jax.Array, Progress | None], Interactions]
-"""(game, order, budget, key, progress) to the interactions that a method finds."""
+
+class Request(NamedTuple):
+    """What is asked of a method, of any game.
+
+    Attributes:
+        order: 1 or 2.
+        budget: evaluations; 0 for a closed form.
+        key: PRNG key.
+        progress: called with (evaluations done, evaluations in all).
+        errors: whether standard errors may cost more fits at second order.
+        bilinear: whether pairs within a picture are left out of the model that is fitted.
+    """
+
+    order: int
+    budget: int
+    key: jax.Array
+    progress: Progress | None
+    errors: bool
+    bilinear: bool
+
+    @property
+    def refits(self) -> int:
+        """Refits of a regression: at first order they cost next to nothing."""
+        return REFITS if self.order == 1 or self.errors else 0
+
+
+Explain = Callable[[SimilarityGame, Request], Interactions]
+"""A game and what is asked to the interactions that a method finds."""
 
 
 class Method(NamedTuple):
@@ -39,22 +66,29 @@ class Method(NamedTuple):
         budgets: evaluations it may use at first and second order by default; None: a closed
             form, or one gradient.
         background: what replaces masked parts by default.
+        bilinear: whether at second order it can fit pairs across the pictures alone.
     """
 
     explain: Explain
     players: tuple[tuple[str, ...], tuple[str, ...]]
     budgets: tuple[int, int] | None
     background: str = "blur"
+    bilinear: bool = False
 
 
 def _pure(method: str) -> Explain:
     """A method on feature maps that shows no progress: the pure function, on one pair."""
 
-    def run(
-        game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-    ) -> Interactions:
+    def run(game: SimilarityGame, ask: Request) -> Interactions:
         assert game.features is not None
-        return explain_features(game.features, method=method, order=order, budget=budget, key=key)
+        return explain_features(
+            game.features,
+            method=method,
+            order=ask.order,
+            budget=ask.budget,
+            key=ask.key,
+            errors=ask.errors,
+        )
 
     return run
 
@@ -62,34 +96,30 @@ def _pure(method: str) -> Explain:
 def _sampled(find: Callable[..., Interactions]) -> Explain:
     """A method that draws from the Gram matrices of a game, background by background."""
 
-    def run(
-        game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-    ) -> Interactions:
+    def run(game: SimilarityGame, ask: Request) -> Interactions:
         assert game.grams is not None
         return over_backgrounds(
             game.grams,
-            key,
-            budget,
-            lambda grams, own, share: find(grams, budget=share, key=own, progress=progress),
+            ask.key,
+            ask.budget,
+            lambda grams, own, share: find(grams, budget=share, key=own, progress=ask.progress),
         )
 
     return run
 
 
-def _kernel(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
+def _kernel(game: SimilarityGame, ask: Request) -> Interactions:
     return estimate(
         game.value_fn,
         game.n_players,
-        index="STII" if order == 2 else "SV",
-        order=order,
-        budget=budget,
+        index="STII" if ask.order == 2 else "SV",
+        order=ask.order,
+        budget=ask.budget,
         method="kernel-direct",
-        key=key,
+        key=ask.key,
         chunk_size=game.chunk_size,
-        progress=progress,
-        refits=0,
+        progress=ask.progress,
+        refits=ask.refits,
     )
 
 
@@ -98,12 +128,19 @@ def _own_side(game: SimilarityGame) -> int:
     return 0 if game.match.plays[0] else 1
 
 
-def _first_order(values: Any, index: str, game: SimilarityGame, evaluations: int) -> Interactions:
+def _first_order(
+    values: Any,
+    index: str,
+    game: SimilarityGame,
+    evaluations: int,
+    errors: np.ndarray | None = None,
+) -> Interactions:
     """A map over the players of one picture, whatever its shape, as interactions."""
     singles = np.asarray(values, np.float64).ravel()
     stats = {**ends(game), "evaluations": evaluations}
     empty = np.array([stats["v_empty"]])
-    return Interactions((empty, singles), index, len(singles), None, stats)
+    standard_errors = None if errors is None else (np.zeros(1), errors.ravel())
+    return Interactions((empty, singles), index, len(singles), standard_errors, stats)
 
 
 def ends(game: SimilarityGame) -> dict[str, float]:
@@ -113,85 +150,70 @@ def ends(game: SimilarityGame) -> dict[str, float]:
     return {"v_empty": v_empty, "v_grand": v_grand}
 
 
-def _pixel_gradients(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
+def _pixel_gradients(game: SimilarityGame, ask: Request) -> Interactions:
     match, side = game.match, _own_side(game)
     other = match.embeddings()[1 - side]
     blanks = match.blanks(side)
-    nodes = max(1, budget // len(blanks))
+    nodes = max(1, ask.budget // len(blanks))
     picture = jnp.asarray(match.pictures[side])
     total = np.zeros(picture.shape[:2])
     for done, blank in enumerate(blanks, start=1):
         total += np.asarray(
             pixel_gradients(match.backbone, picture, jnp.asarray(blank), other, nodes=nodes)
         )
-        if progress is not None:
-            progress(done * nodes, len(blanks) * nodes)
+        if ask.progress is not None:
+            ask.progress(done * nodes, len(blanks) * nodes)
     return _first_order(total / len(blanks), "IG", game, nodes * len(blanks))
 
 
-def _partition_shap(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
+def _partition_shap(game: SimilarityGame, ask: Request) -> Interactions:
     size = game.match.backbone.preprocessing.size
     values, stats = partition_shap(
-        game.value_fn, size, size, budget=budget, chunk_size=game.chunk_size, progress=progress
+        game.value_fn,
+        size,
+        size,
+        budget=ask.budget,
+        chunk_size=game.chunk_size,
+        progress=ask.progress,
     )
     empty = np.array([stats["v_empty"]])
     return Interactions((empty, values.ravel()), "Owen", size * size, None, stats)
 
 
-def _sbsm(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
+def _sbsm(game: SimilarityGame, ask: Request) -> Interactions:
     size = game.match.backbone.preprocessing.size
-    options = {"budget": budget, "key": key, "chunk_size": game.chunk_size, "progress": progress}
-    if order == 1:
-        values, evaluations = sbsm(game.value_fn, size, **options)
-        return _first_order(values, "SBSM", game, evaluations)
+    options = {"budget": ask.budget, "key": ask.key, "chunk_size": game.chunk_size}
+    options["progress"] = ask.progress
+    if ask.order == 1:
+        values, errors, evaluations = sbsm(game.value_fn, size, **options)
+        return _first_order(values, "SBSM", game, evaluations, errors)
     assert game.query_players is not None
     assert game.retrieved_players is not None
     match = game.match
     pixels: list[np.ndarray | None] = [label_map("pixels", p, (1, 1)) for p in match.pictures]
     sides = masked_sides(match, pixels, match.embeddings())
-    cross, evaluations = joint_sbsm(
+    cross, errors, evaluations = joint_sbsm(
         masked_game(match.backbone, *sides), game.query_players, game.retrieved_players, **options
     )
     stats = {**ends(game), "evaluations": evaluations}
-    return cross_interactions(cross, np.array([stats["v_empty"]]), None, "SBSM", stats)
+    empty, alone = np.array([stats["v_empty"]]), np.zeros(game.n_players)
+    return Interactions(
+        (empty, alone, across(cross)),
+        "SBSM",
+        game.n_players,
+        (np.zeros(1), alone, across(errors)),
+        stats,
+    )
 
 
-def cross_interactions(
-    cross: np.ndarray,
-    empty: np.ndarray,
-    singles: np.ndarray | None,
-    index: str,
-    stats: dict[str, Any],
-) -> Interactions:
-    """Interactions whose pairs are those of a query and a retrieved part; all others are 0.
-
-    Args:
-        cross: [nq, nr].
-        empty: [1].
-        singles: [nq + nr], or None for zeros.
-        index: name.
-        stats: of the result.
-    """
-    n_query, n_retrieved = cross.shape
-    n = n_query + n_retrieved
-    pairs = np.zeros((n, n), cross.dtype)
-    pairs[:n_query, n_query:] = cross
-    alone = np.zeros(n, cross.dtype) if singles is None else singles
-    return Interactions((empty, alone, pairs[np.triu_indices(n, 1)]), index, n, None, stats)
-
-
-def _two_tower(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
-    found = play_towers(_towers(game), budget, key, chunk_size=game.chunk_size, progress=progress)
+def _two_tower(game: SimilarityGame, ask: Request) -> Interactions:
+    found = play_towers(
+        _towers(game), ask.budget, ask.key, chunk_size=game.chunk_size, progress=ask.progress
+    )
     stats = {**found.stats, "v_grand": game.similarity}
-    return Interactions(found.coefficients, found.index, found.n_players, None, stats)
+    return Interactions(
+        found.coefficients, found.index, found.n_players, found.standard_errors, stats
+    )
 
 
 def _towers(game: SimilarityGame) -> list[tuple[Embed, int] | np.ndarray]:
@@ -231,9 +253,7 @@ def _remembered(embed: Embed) -> Callable[[np.ndarray], np.ndarray]:
     return remembered
 
 
-def _fixlip(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
+def _fixlip(game: SimilarityGame, ask: Request) -> Interactions:
     query, retrieved = (_remembered(side[0]) for side in _towers(game))
     n_query = game.n_query
 
@@ -246,18 +266,17 @@ def _fixlip(
         game.n_players,
         index="FBII",
         order=2,
-        budget=budget,
+        budget=ask.budget,
         method="fixlip",
-        key=key,
+        key=ask.key,
         traceable=False,
-        progress=progress,
+        progress=ask.progress,
         n_query=n_query,
+        pairs="cross" if ask.bilinear else "all",
     )
 
 
-def _lime(
-    game: SimilarityGame, order: int, budget: int, key: jax.Array, progress: Progress | None
-) -> Interactions:
+def _lime(game: SimilarityGame, ask: Request) -> Interactions:
     hidden = _squared_differences(game)
 
     def distance(masks: np.ndarray) -> np.ndarray:
@@ -267,14 +286,16 @@ def _lime(
         game.value_fn,
         game.n_players,
         index="FBII",
-        order=order,
-        budget=budget,
+        order=ask.order,
+        budget=ask.budget,
         method="lime",
-        key=key,
+        key=ask.key,
         chunk_size=game.chunk_size,
-        progress=progress,
+        progress=ask.progress,
         distance=distance,
-        refits=0,
+        pairs="cross" if ask.bilinear else "all",
+        n_query=game.n_query if ask.bilinear else None,
+        refits=ask.refits,
     )
 
 
@@ -299,7 +320,7 @@ _FEATURES_OR_REGIONS = ("features", "superpixels")
 METHODS: dict[str, Method] = {
     "sbsm": Method(_sbsm, (_PIXELS, ("grid",)), (5_000, 20_000), "mean"),
     "vesm": Method(_pure("vesm"), (_FEATURES, ()), None),
-    "lime": Method(_lime, (_REGIONS, _REGIONS), (5_000, 20_000), "mean"),
+    "lime": Method(_lime, (_REGIONS, _REGIONS), (5_000, 20_000), "mean", bilinear=True),
     "kernel-shap": Method(
         _kernel, (("superpixels", "features"), ("superpixels", "features")), (5_000, 20_000)
     ),
@@ -311,6 +332,6 @@ METHODS: dict[str, Method] = {
     "kernel-sam": Method(_kernel, (_FEATURES_OR_REGIONS, _FEATURES_OR_REGIONS), (5_000, 40_000)),
     "gram-sam": Method(_sampled(gram_sam), (_FEATURES, _FEATURES), (5_000, 5_000)),
     "two-tower": Method(_two_tower, (_REGIONS, _REGIONS), (BUDGET, 2 * BUDGET)),
-    "fixlip": Method(_fixlip, ((), _REGIONS), (0, 20_000)),
+    "fixlip": Method(_fixlip, ((), _REGIONS), (0, 20_000), bilinear=True),
     "integrated-jacobians": Method(_pure("integrated-jacobians"), ((), _FEATURES), (0, 64)),
 }

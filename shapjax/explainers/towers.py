@@ -8,12 +8,15 @@ Shapley value of a query player is an integral of the same kind,
 with :math:`B(p)` the mean embedding of the other item where each part is kept with probability p.
 A player keeps of its own :math:`\varphi_i - \frac12 \sum_j \psi_{ij}`: the scheme of singletons
 and pairs across, in which a pair of one side is shared half and half. All terms sum to
-v(N) - v(empty).
+v(N) - v(empty). Since the derivatives dB_j(p) of the other item sum to B'(p), that is
+
+.. math:: \int_0^1 \langle dA_i(p), B(p) - (1 - p) B'(p) \rangle\, dp,
+
+one dot product of what the towers know, whose standard error is that of the pairs across.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +30,14 @@ from shapjax.core.interactions import Interactions
 from shapjax.core.worths import Progress
 from shapjax.estimators.estimate import as_key
 from shapjax.estimators.tower_part import Embed, TowerPart, tower_part
-from shapjax.estimators.two_tower import combine, split_budget
+from shapjax.estimators.two_tower import (
+    at_nodes,
+    binomial,
+    combine,
+    contract,
+    mean_at_nodes,
+    split_budget,
+)
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.gradients import legendre
 from shapjax.games.pairs import similarity
@@ -156,33 +166,55 @@ def play_towers(
         "evaluations": sum(tower.encodes for tower in towers),
         "v_empty": float(towers[0].empty @ towers[1].empty),
     }
-    return Interactions(found.coefficients, found.index, found.n_players, None, stats)
+    return Interactions(
+        found.coefficients, found.index, found.n_players, found.standard_errors, stats
+    )
 
 
 def cross_linear(query: TowerPart, retrieved: TowerPart) -> Interactions:
     """The cross-linear index of two towers; the Shapley value where one has no players.
 
     Returns:
-        Interactions, float64: of order 2 where both have players, else of order 1.
+        Interactions, float64: of order 2 where both have players, else of order 1. Standard errors
+        are posterior standard deviations, as in ``shapjax.estimators.two_tower``; zero where exact.
     """
-    nq, nr = len(query.singles), len(retrieved.singles)
+    nq, nr = query.n_players, retrieved.n_players
     n = nq + nr
-    p, weights = legendre(-(-n // 2))
-    a, b = (_mixed(tower.means, p) for tower in (query, retrieved))
-    da, db = (_derivatives(tower, p) for tower in (query, retrieved))
-    values = np.concatenate(
-        [np.einsum("p,pic,pc->i", weights, *pair) for pair in ((da, b), (db, a))]
-    )
+    own = [_own_terms(*pair) for pair in ((query, retrieved), (retrieved, query))]
+    values, errors = (np.concatenate(parts) for parts in zip(*own, strict=True))
     empty = np.array([query.empty @ retrieved.empty])
     stats = {"exact": query.exact and retrieved.exact}
     if not nq or not nr:
-        return Interactions((empty, values), "SV", n, None, stats)
-    cross = combine(query, retrieved).cross
-    own = values - np.concatenate([cross.sum(axis=1), cross.sum(axis=0)]) / 2
-    rows, columns = np.triu_indices(n, 1)
-    across = (rows < nq) & (columns >= nq)
-    pairs = np.where(across, cross[np.minimum(rows, nq - 1), np.maximum(columns - nq, 0)], 0)
-    return Interactions((empty, own, pairs), "cross-linear", n, None, stats)
+        return Interactions((empty, values), "SV", n, (np.zeros(1), errors), stats)
+    found = combine(query, retrieved)
+    return Interactions(
+        (empty, values, across(found.cross)),
+        "cross-linear",
+        n,
+        (np.zeros(1), errors, across(found.standard_errors)),
+        stats,
+    )
+
+
+def across(cross: np.ndarray) -> np.ndarray:
+    """Pairs of a query and a retrieved player, [nq, nr], as all pairs: others are 0, [C(n, 2)]."""
+    nq, n = len(cross), sum(cross.shape)
+    pairs = np.zeros((n, n), cross.dtype)
+    pairs[:nq, nq:] = cross
+    return pairs[np.triu_indices(n, 1)]
+
+
+def _own_terms(own: TowerPart, other: TowerPart) -> tuple[np.ndarray, np.ndarray]:
+    """What the players of one item keep of their own, and its standard errors, [n] each."""
+    n, m = own.n_players, other.n_players
+    if not n:
+        return np.zeros(0), np.zeros(0)
+    p, weights = legendre(-(-(n + m) // 2))
+    # B - (1 - p) B', with the derivative of a binomial weight its u / p - (m - u) / (1 - p) fold.
+    left = binomial(m, p) * (1 + m - np.arange(m + 1) / p[:, None])
+    derivatives = at_nodes(own, binomial(n - 1, p), own.derivatives, own.spread_singles)
+    values, errors = contract(weights, derivatives, mean_at_nodes(other, left))
+    return values[:, 0], errors[:, 0]
 
 
 def _shown(embed: Embed, done: int, total: int, progress: Progress) -> Embed:
@@ -196,18 +228,3 @@ def _shown(embed: Embed, done: int, total: int, progress: Progress) -> Embed:
         return vectors
 
     return run
-
-
-def _mixed(by_size: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Means by size, [m + 1, ...], mixed for m players who each join with probability p."""
-    m = len(by_size) - 1
-    u = np.arange(m + 1)
-    counts = np.array([math.comb(m, int(size)) for size in u], float)
-    law = counts * p[:, None] ** u * (1 - p[:, None]) ** (m - u)
-    return np.tensordot(law, by_size, 1)
-
-
-def _derivatives(tower: TowerPart, p: np.ndarray) -> np.ndarray:
-    """dA_i(p), [nodes, n, C]."""
-    n = len(tower.singles)
-    return _mixed(tower.derivatives, p) if n else np.zeros((len(p), 0, len(tower.empty)))

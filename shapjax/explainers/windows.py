@@ -9,6 +9,10 @@ First order: a pixel has the mean weight of the windows over it. Second order: w
 pictures at once; a query part has the mean, over the pairs whose query window covers it, of the
 weight times the retrieved window. Its row is thus the weighted mean of the retrieved windows drawn
 with windows over it (A.11), times the mean weight there, so that rows keep their importance.
+
+Both are means over windows drawn at random, so that their standard errors come without another
+evaluation: of a mean without replacement at first order (Cochran 1977, section 2.6), which is
+zero where all windows are drawn; of a ratio of means at second order (section 6.4).
 """
 
 from __future__ import annotations
@@ -103,7 +107,7 @@ def sbsm(
     key: jax.Array,
     chunk_size: int = 64,
     progress: Progress | None = None,
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, int]:
     """First-order saliency by sliding windows.
 
     Args:
@@ -117,7 +121,9 @@ def sbsm(
 
     Returns:
         Mean weight of the windows over each pixel (0 where there are none), float64
-        [size, size], in units of similarity; evaluations used.
+        [size, size], in units of similarity; standard errors of the same shape, in which the
+        weights of all windows stand for those over a pixel that has fewer than two; evaluations
+        used.
 
     Raises:
         ShapjaxError: the budget is below 2.
@@ -138,8 +144,14 @@ def sbsm(
         chunk_size,
         progress,
     )
-    covered = painted(windows, chosen, np.ones(len(chosen)))
-    return painted(windows, chosen, weights) / np.maximum(covered, 1), len(chosen) + 1
+    covered = np.round(painted(windows, chosen, np.ones(len(chosen))))
+    there = np.round(painted(windows, np.arange(count), np.ones(count)))
+    mean = painted(windows, chosen, weights) / np.maximum(covered, 1)
+    square = painted(windows, chosen, weights**2) / np.maximum(covered, 1)
+    spread = np.maximum(square - mean**2, 0) * covered / np.maximum(covered - 1, 1)
+    spread = np.where(covered < 2, np.mean(weights**2), spread)
+    left_out = 1 - covered / there
+    return mean, np.sqrt(spread * left_out / np.maximum(covered, 1)), len(chosen) + 1
 
 
 def joint_sbsm(
@@ -151,7 +163,7 @@ def joint_sbsm(
     key: jax.Array,
     chunk_size: int = 64,
     progress: Progress | None = None,
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Second-order saliency by pairs of windows at random places.
 
     Args:
@@ -165,7 +177,9 @@ def joint_sbsm(
 
     Returns:
         Query parts x retrieved parts, float64 [nq, nr], in units of similarity (a part that a
-        window covers partly counts in part); evaluations used.
+        window covers partly counts in part); standard errors, likewise, in which the mean square
+        of all weights stands for parts that fewer than two pairs of windows cover; evaluations
+        used.
 
     Raises:
         ShapjaxError: the budget is below 2.
@@ -189,12 +203,31 @@ def joint_sbsm(
     )
     over = shares(windows, query_players)
     under = shares(windows, retrieved_players)
-    # Weights of equal pairs of windows add up, so the sums run over windows and not over pairs.
-    by_pair = np.zeros((len(over), under.shape[1]))
-    np.add.at(by_pair, first, weights[:, None] * under[second])
-    covered = np.bincount(first, minlength=len(over)) @ over
-    cross = over.T @ by_pair
-    return np.divide(cross, covered[:, None], out=cross, where=covered[:, None] > 0), pairs + 1
+    count = np.bincount(first, minlength=len(over))
+
+    def by_query_window(values: np.ndarray) -> np.ndarray:
+        """Sums over the pairs that have a query window: equal ones add up, [W, nr]."""
+        total = np.zeros((len(over), under.shape[1]))
+        np.add.at(total, first, values)
+        return total
+
+    drops = weights[:, None] * under[second]
+    together, squares = by_query_window(drops), by_query_window(drops**2)
+    covered = (count @ over)[:, None]
+    safe = np.where(covered > 0, covered, 1)
+    cross = over.T @ together / safe
+    # Of what each pair adds to the sum, less its share of the ratio.
+    square = (
+        (over**2).T @ squares
+        - 2 * cross * ((over**2).T @ together)
+        + cross**2 * (count @ over**2)[:, None]
+    )
+    met = (count @ (over > 0))[:, None]
+    errors = np.sqrt(np.maximum(square, 0) * met / np.maximum(met - 1, 1)) / safe
+    # What no pair of windows covered looks certain; the mean square of any pair stands for it.
+    guess = np.sqrt(np.mean(weights**2) * np.mean(under**2, axis=0) / np.maximum(met, 1))
+    both = (over > 0).T @ by_query_window(under[second] > 0)
+    return cross, np.where(both < 2, guess, errors), pairs + 1
 
 
 def _drops(

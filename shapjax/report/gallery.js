@@ -23,6 +23,8 @@
   function openItem(card, place) {
     const element = document.createElement("article");
     element.className = "item";
+    element.tabIndex = -1;
+    element.setAttribute("aria-label", `${card.names[1]}, similarity ${card.words[0]}`);
     const two = document.createElement("div");
     two.className = "two";
     const pictures = SIDES.map(() => {
@@ -35,7 +37,10 @@
     const name = document.createElement(card.page === null ? "bdi" : "a");
     name.className = "name";
     name.textContent = name.title = card.names[1];
-    if (card.page !== null) name.href = card.page;
+    if (card.page !== null) {
+      name.href = card.page;
+      name.tabIndex = -1; /* The card is reached instead, which opens it. */
+    }
     const readout = document.createElement("p");
     readout.className = "readout";
     first.append(name, text(`similarity ${card.words[0]}`));
@@ -152,6 +157,34 @@
     point(item, item.pictures.indexOf(picture), event);
   }
 
+  /* Of a thousand cards the Tab key reaches one; arrow keys move on from it. */
+  function aim(element) {
+    const before = gallery.querySelector('[tabindex="0"]');
+    if (before) before.tabIndex = -1;
+    element.tabIndex = 0;
+  }
+
+  function onKey(event) {
+    const here = items.indexOf(event.target.shapjax);
+    if (here < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === "Enter" || event.key === " ") {
+      event.target.querySelector("a.name")?.click();
+    } else {
+      const columns = getComputedStyle(gallery).gridTemplateColumns.split(" ").length;
+      const there = {
+        ArrowLeft: here - 1,
+        ArrowRight: here + 1,
+        ArrowUp: here - columns,
+        ArrowDown: here + columns,
+        Home: 0,
+        End: items.length - 1,
+      }[event.key];
+      if (there === undefined) return;
+      items[there]?.element.focus();
+    }
+    event.preventDefault();
+  }
+
   const watcher = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
@@ -172,12 +205,15 @@
     const way = reverse.checked ? -1 : 1;
     items.sort((a, b) => way * ORDERS[select.value](a, b) || a.place - b.place);
     gallery.replaceChildren(...items.map((item) => item.element));
+    aim(items[0].element);
   }
 
   select.addEventListener("change", sort);
   reverse.addEventListener("change", sort);
   document.addEventListener("pointermove", onPointer);
   document.addEventListener("pointerdown", onPointer);
+  gallery.addEventListener("keydown", onKey);
+  gallery.addEventListener("focusin", (event) => aim(event.target.closest(".item")));
   sort();
   items.forEach((item) => watcher.observe(item.element));
 

@@ -64,7 +64,8 @@ def write_gallery(
     The pairs are sorted by similarity, inefficiency or name, as the reader likes. Pictures and
     heat are unfolded when they come into view, so that 1,000 pairs scroll as 10 do. Heat is
     stored in 255 steps of each pair's own scale and on at most 64 x 64 cells, which is what
-    small pictures show; similarity and inefficiency are stored whole.
+    small pictures show; similarity and inefficiency are stored whole. Of all cards the Tab key
+    reaches one; from it arrow keys, Home and End reach the others, Enter or Space opens its page.
 
     Args:
         pairs: at least one; an iterator's pictures are read one at a time.
@@ -106,9 +107,11 @@ def write_gallery(
     }
     style = _resource("page.css") + _resource("gallery.css") + f":root{{--faint:{FAINT};}}\n"
     script = _resource("gallery.js")
+    opens = any(card["page"] is not None for card in cards)
     values = {
         "title": html.escape(printable(title)),
         "count": f"{len(cards):,}",
+        "keys": "arrow keys move from pair to pair" + ", Enter opens one" * opens,
         "contents": "\n".join(scripts),
         "rows": "\n".join(_row(key, value) for key, value in summary.items()),
     }

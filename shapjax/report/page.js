@@ -54,19 +54,26 @@
     return { height, width, labels: own, areas, x: mean(xs, width), y: mean(ys, height) };
   }
 
+  function optional(text) {
+    return text ? decode(text, Float32Array) : null;
+  }
+
   function openMethod(given) {
     const faces = Object.fromEntries(
       SIDES.map((side) => {
         const face = given[side];
-        return [side, face && { map: maps[face.map], heat: decode(face.heat, Float32Array) }];
+        if (!face) return [side, face];
+        const heat = decode(face.heat, Float32Array);
+        return [side, { map: maps[face.map], heat, errors: optional(face.errors) }];
       }),
     );
-    const cross = given.cross === null ? null : decode(given.cross, Float32Array);
+    const cross = optional(given.cross);
     return {
       ...faces,
       name: given.method,
       order: given.order,
       cross,
+      errors: optional(given.errors),
       crossMost: cross ? most(cross) : 0,
       heatMost: Math.max(...SIDES.map((side) => (faces[side] ? most(faces[side].heat) : 0))),
       strongest: null,
@@ -450,8 +457,20 @@
     const heads = method.cross
       ? ["query part", "retrieved part", "interaction"]
       : ["picture", "part", "credit"];
+    /* Of a part that a box covers partly the error is the same share as the value. */
+    const error = ([a, b, value]) => {
+      if (!method.cross) return method[a].errors?.[b];
+      const at = a * method.retrieved.heat.length + b;
+      return method.errors?.[at] * (method.cross[at] ? value / method.cross[at] : 1);
+    };
+    const known = rows.some((row) => error(row) >= 0);
+    if (known) heads.push("standard error");
     values.querySelector("thead").replaceChildren(tableRow("th", heads));
-    const cells = rows.map(([a, b, value]) => tableRow("td", [a, b, signed(value, 7)]));
+    const cells = rows.map((row) => {
+      const [a, b, value] = row;
+      const end = known ? [error(row).toPrecision(2)] : [];
+      return tableRow("td", [a, b, signed(value, 7), ...end]);
+    });
     values.querySelector("tbody").replaceChildren(...cells);
   }
 

@@ -136,6 +136,9 @@ def _method(view: View, maps: dict[tuple[tuple[int, ...], str], int]) -> dict[st
             if labels is not None:
                 place = maps.setdefault((labels.shape, _base64(labels, "<i4")), len(maps))
                 faces[side] = {"map": place, "heat": _base64(explanation.heat(side), "<f4")}
+                if explanation.order == 1:
+                    errors = explanation.interactions.standard_errors
+                    faces[side]["errors"] = _errors(None if errors is None else errors[1])
     first = view[0]
     paired = first.order >= 2 and None not in faces.values()
     return {
@@ -143,7 +146,13 @@ def _method(view: View, maps: dict[tuple[tuple[int, ...], str], int]) -> dict[st
         "order": first.order,
         **faces,
         "cross": _base64(first.cross, "<f4") if paired else None,
+        "errors": _errors(first.cross_errors) if paired else None,
     }
+
+
+def _errors(errors: Any) -> str | None:
+    """Standard errors as the page stores them; None where there are none, or nothing errs."""
+    return None if errors is None or not np.any(errors) else _base64(errors, "<f4")
 
 
 def _comparison(shown: list[View]) -> str:
