@@ -43,7 +43,7 @@ class TokenItem(NamedTuple):
 def token_embed(item: TokenItem) -> Partial:
     """Boolean masks [B, n] to embeddings [B, D] of the item less its hidden tokens."""
     if item.hidden is not None:
-        return Partial(_embed_replaced, item)
+        return Partial(_embed_replaced, item, item.hidden)
     return Partial(embed_unseen if len(item.tokens) < LONG else _embed_dropped, item)
 
 
@@ -96,14 +96,14 @@ def _embed_dropped(item: TokenItem, masks: jax.Array) -> jax.Array:
         longest = group.sum(axis=1).max()
         return jax.lax.switch(jnp.searchsorted(jnp.asarray(lengths), longest), ways, group)
 
-    vectors = jax.lax.map(run, groups.reshape(-1, TOGETHER, total))
-    vectors = vectors.reshape(-1, vectors.shape[-1])[extra:]
+    vectors = jax.lax.map(run, groups.reshape(len(groups) // TOGETHER, TOGETHER, total))
+    vectors = vectors.reshape(len(groups), vectors.shape[-1])[extra:]
     return vectors[jnp.argsort(order)]
 
 
-def _embed_replaced(item: TokenItem, masks: jax.Array) -> jax.Array:
+def _embed_replaced(item: TokenItem, hidden: jax.Array, masks: jax.Array) -> jax.Array:
     network, shown = item.backbone.network, _shown(item, masks)
-    tokens = jnp.where(shown[..., None], item.tokens, item.hidden)
+    tokens = jnp.where(shown[..., None], item.tokens, hidden)
     everything = jnp.ones_like(shown)
     return network.pool(network.encode(tokens, everything), everything)
 
