@@ -19,7 +19,9 @@ machine disturbs less.
 
 ``--masked`` measures what masking adds: the game of one picture's superpixels, from masks to
 worths as ``shapjax.evaluate`` runs it, beside the bare network on pictures that are on the device
-already, in the same chunks.
+already, in the same chunks. For transformers the players are patches that are dropped, coalitions
+of every size equally likely: ``times`` is how much faster that is than hiding them in the attention
+of whole sequences.
 """
 
 from __future__ import annotations
@@ -158,43 +160,60 @@ def masked(
     import jax
     import jax.numpy as jnp
     import numpy as np
+    from jax.tree_util import Partial
     from seeded import seeded_pictures, seeded_state_dict
     from skimage import data
 
-    from shapjax import backbones, worths
+    from shapjax import backbones, parts, worths
     from shapjax.games.similarity import similarity_game
+    from shapjax.games.tokens import embed_unseen
 
     if dtype != "f32":
         raise SystemExit("games run their networks in float32; leave --dtypes out.")
     given = None if name == backbones.names()[0] else seeded_state_dict(name)
     backbone = backbones.load(name, given)
     left, right, _ = data.stereo_motorcycle()
-    game = similarity_game(backbone, left, right, players="superpixels", masked="retrieved")
+    games: dict[str, Any] = {}
+    if hasattr(backbone.network, "encode"):
+        side = parts(backbone, left, players="grid", background="drop")
+        games = {"game": side.embed, "hidden": Partial(embed_unseen, *side.embed.args)}
+        players = side.n_players
+    else:
+        game = similarity_game(backbone, left, right, players="superpixels", masked="retrieved")
+        games = {"game": game.value_fn}
+        players = game.n_players
     embed = jax.jit(lambda net, x: net.embed(x))
+    rng = np.random.default_rng(0)
     records = []
     for batch in batches:
         x = jnp.asarray(seeded_pictures(batch, backbone.preprocessing.size))
         chunks = max(2, -(-64 // batch))
-        masks = np.random.default_rng(0).random((chunks * batch, game.n_players)) < 0.5
+        shares = rng.random((chunks * batch, 1)) if "hidden" in games else 0.5
+        masks = rng.random((chunks * batch, players)) < shares
 
         def bare(x: Any = x, chunks: int = chunks) -> None:
             for _ in range(chunks):
                 embed(backbone, x).block_until_ready()
 
-        def of_game(masks: Any = masks, batch: int = batch) -> None:
-            jax.block_until_ready(worths(game.value_fn, masks, chunk_size=batch))
+        def run(value_fn: Any, masks: Any = masks, batch: int = batch) -> None:
+            jax.block_until_ready(worths(value_fn, masks, chunk_size=batch))
 
-        seconds = best_seconds({"bare": bare, "game": of_game}, options)
+        runs = {key: functools.partial(run, value_fn) for key, value_fn in games.items()}
+        seconds = best_seconds({"bare": bare, **runs}, options)
         rates = {key: float(f"{len(masks) / value:.3g}") for key, value in seconds.items()}
-        records.append(
-            {
-                "batch": batch,
-                "players": game.n_players,
-                "network, images/s": rates["bare"],
-                "game, coalitions/s": rates["game"],
-                "overhead": f"{seconds['game'] / seconds['bare'] - 1:.1%}",
+        record = {
+            "batch": batch,
+            "players": players,
+            "network, images/s": rates["bare"],
+            "game, coalitions/s": rates["game"],
+            "overhead": f"{seconds['game'] / seconds['bare'] - 1:.1%}",
+        }
+        if "hidden" in seconds:
+            record |= {
+                "hidden, coalitions/s": rates["hidden"],
+                "times": round(seconds["hidden"] / seconds["game"], 2),
             }
-        )
+        records.append(record)
     return records
 
 

@@ -36,7 +36,6 @@ class Server(http.server.ThreadingHTTPServer):
         self.requests = []
         self.stop_after = None  # Bytes after which an answer breaks off, each time.
         self.ranges = True
-        self.headers = {}
         self.delay = 0.0
 
     @property
@@ -52,8 +51,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/moved/"):
             self.send_response(302)
             self.send_header("Location", server.url)
-            for name, value in server.headers.items():
-                self.send_header(name, value)
             self.end_headers()
             return
         if not self.path.endswith(".safetensors"):
@@ -108,11 +105,11 @@ def only_file(folder):
 @pytest.mark.parametrize("digest", [SHA256, SHA256[:15], "md5:" + hashlib.md5(CONTENT).hexdigest()])
 def test_success(tmp_path, server, digest):
     target = tmp_path / "w.bin"
-    assert fetch(server.url, digest, target) == digest
+    fetch(server.url, digest, target)
     assert target.read_bytes() == CONTENT
     assert only_file(tmp_path) == target
     # What is there is checked and not asked for again.
-    assert fetch(server.url, digest, target) == digest
+    fetch(server.url, digest, target)
     assert len(server.requests) == 1
 
 
@@ -176,16 +173,10 @@ def test_a_part_of_another_file_is_thrown_away(tmp_path, server, stale):
     assert only_file(tmp_path).read_bytes() == CONTENT
 
 
-def test_the_hash_that_a_hub_states(tmp_path, server):
+def test_a_redirect_is_followed(tmp_path, server):
     url = server.url.replace("/weights", "/moved/weights")
-    server.headers = {"X-Linked-ETag": f'"{SHA256.removeprefix("sha256:")}"'}
-    assert fetch(url, "", tmp_path / "good.bin") == SHA256
-    server.headers = {"X-Linked-ETag": f'"{"0" * 64}"'}
-    with pytest.raises(WeightsError, match="came with sha256"):
-        fetch(url, "", tmp_path / "bad.bin")
-    server.headers = {}
-    with pytest.raises(WeightsError, match="no SHA-256 stated"):
-        fetch(url, "", tmp_path / "bad.bin")
+    fetch(url, SHA256, tmp_path / "w.bin")
+    assert only_file(tmp_path).read_bytes() == CONTENT
 
 
 def test_a_transfer_that_was_killed_is_resumed(tmp_path, server):

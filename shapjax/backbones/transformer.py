@@ -58,15 +58,46 @@ class Attention(nnx.Module):
             x: tokens, float32 [B, T, C].
             kept: Boolean [B, T]; None: all.
         """
-        heads = (*x.shape[:-1], self.shape.heads, self.shape.width // self.shape.heads)
+        batch, length, width = x.shape
+        heads = batch, length, self.shape.heads, width // self.shape.heads
         query, key, value = (
-            project(x).reshape(heads) for project in (self.query, self.key, self.value)
+            project(x).reshape(heads).swapaxes(1, 2)
+            for project in (self.query, self.key, self.value)
         )
-        mask = None if kept is None else kept[:, None, None, :]
-        mixed = jax.nn.dot_product_attention(
-            query, key, value, mask=mask, is_causal=self.shape.causal
-        )
-        return self.out(mixed.reshape(x.shape))
+        attended = None if kept is None else kept[:, None, None, :]
+        if self.shape.causal:
+            before = jnp.tri(length, dtype=bool)
+            attended = before if attended is None else attended & before
+        mixed = attend(query, key, value, attended)
+        return self.out(mixed.swapaxes(1, 2).reshape(x.shape))
+
+
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, attended: jax.Array | None
+) -> jax.Array:
+    """Averages of ``value`` by the softmax of scaled products of ``query`` and ``key``.
+
+    The sums that the softmax divides by are divided out of the averages, which are smaller than
+    the weights. With heads before tokens every product is one of contiguous matrices; on CPU this
+    takes half the time of ``jax.nn.dot_product_attention``.
+
+    Args:
+        query: [B, H, T, D], as ``key`` and ``value``.
+        attended: Boolean, broadcast to [B, H, T, T], whom a token attends to; None: to all.
+
+    Returns:
+        [B, H, T, D]; the plain average for a token that attends to none.
+    """
+    float32 = jnp.float32
+    scaled = query * query.shape[-1] ** -0.5
+    scores = jnp.einsum("bhtd,bhsd->bhts", scaled, key, preferred_element_type=float32)
+    if attended is not None:
+        scores = jnp.where(attended, scores, jnp.finfo(float32).min)
+    weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+    mixed = jnp.einsum(
+        "bhts,bhsd->bhtd", weights.astype(value.dtype), value, preferred_element_type=float32
+    )
+    return (mixed / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
 
 
 class Block(nnx.Module):
@@ -101,8 +132,11 @@ class Block(nnx.Module):
 
     def _by_token(self, x: jax.Array) -> jax.Array:
         x = self.widen(x)
-        quick = self.shape.activation == "quick_gelu"
-        return self.narrow(x * jax.nn.sigmoid(1.702 * x) if quick else jax.nn.gelu(x, False))
+        if self.shape.activation == "quick_gelu":
+            return self.narrow(x * jax.nn.sigmoid(1.702 * x))
+        # By erf as in torch: jax.nn.gelu takes the complement, at twice the time, for tails that
+        # float32 sums do not see.
+        return self.narrow(0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5)))
 
 
 class Transformer(Network):
