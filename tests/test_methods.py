@@ -653,5 +653,5 @@ def test_lime_and_fixlip_fit_the_bilinear_form(tiny, pictures):
 
 @pytest.mark.parametrize(("method", "order"), [("lime", 1), ("kernel-shap", 2), ("gram-sam", 2)])
 def test_what_has_no_bilinear_form_is_refused(tiny, pictures, method, order):
-    with pytest.raises(sj.ShapjaxError, match="no bilinear form.*lime or fixlip"):
+    with pytest.raises(sj.ShapjaxError, match=r"no bilinear form.*lime or fixlip"):
         sj.explain(tiny, *pictures, method=method, order=order, bilinear=True)

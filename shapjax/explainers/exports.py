@@ -114,7 +114,10 @@ def _strongest(explanation: Explanation) -> list[str]:
     for rank in np.argsort(-np.abs(cross), axis=None, kind="stable")[:_STRONGEST].tolist():
         q, r = divmod(rank, cross.shape[1])
         pair = f"{printable(names[0][q])} – {printable(names[1][r])}"
-        error = "" if errors is None else f" ± {float(errors[q, r]):.1g}"
+        error = ""
+        if errors is not None:
+            rounded = float(f"{float(errors[q, r]):.1g}")
+            error = f" ± {np.format_float_positional(rounded, trim='-')}"
         found.append(f"{pair}: {signed(float(cross[q, r]))}{error}")
     return found
 
