@@ -173,10 +173,11 @@ def masked(
     given = None if name == backbones.names()[0] else seeded_state_dict(name)
     backbone = backbones.load(name, given)
     left, right, _ = data.stereo_motorcycle()
-    games: dict[str, Any] = {}
+    games: dict[str, Any]
     if hasattr(backbone.network, "encode"):
         side = parts(backbone, left, players="grid", background="drop")
-        games = {"game": side.embed, "hidden": Partial(embed_unseen, *side.embed.args)}
+        ways = {"game": side.embed, "hidden": Partial(embed_unseen, *side.embed.args)}
+        games = {key: Partial(sum_of, way) for key, way in ways.items()}
         players = side.n_players
     else:
         game = similarity_game(backbone, left, right, players="superpixels", masked="retrieved")
@@ -215,6 +216,11 @@ def masked(
             }
         records.append(record)
     return records
+
+
+def sum_of(embed: Any, masks: Any) -> Any:
+    """Worths [B] that cost no more than the embeddings they are sums of."""
+    return embed(masks).sum(axis=1)
 
 
 def best_seconds(

@@ -13,6 +13,7 @@ from torch_references import first_difference
 from transformer_references import fused, reference, run_reference, write_hub_folder
 
 from shapjax.backbones import bert, clip, dinov2, load, names, vit
+from shapjax.backbones.transformer import TOKENS_AT_ONCE
 from shapjax.core.errors import ShapjaxError, WeightsError
 from shapjax.games.tokens import TOGETHER, TokenItem, embed_unseen, token_embed
 
@@ -295,6 +296,20 @@ def test_other_picture_sizes_are_refused_without_positions(shallow):
     backbone = load("vit_b_16", seeded_state_dict("vit_b_16"))
     with pytest.raises(ShapjaxError, match="10 x 14 patches, expected 14 x 14"):
         backbone.features(jnp.zeros((1, 160, 224, 3)))
+
+
+@pytest.mark.parametrize(("name", "end"), [("dinov2_vits14", None), ("minilm_l6", 102)])
+def test_large_batches_run_some_at_a_time(shallow, name, end):
+    """Against the stages, which run whole."""
+    backbone = load(name, seeded_state_dict(name))
+    if end is None:
+        x = seeded_pictures(6, 224)
+    else:
+        x = np.tile(texts(end), (6, 60))[:, :512].astype(np.int32)
+    expected = run(backbone, x)[0]["last"]
+    assert len(x) * expected.shape[1] > TOKENS_AT_ONCE
+    got = jax.jit(lambda backbone, x: backbone.features(x))(backbone, x)
+    np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
 
 
 # Players.

@@ -42,3 +42,8 @@ class Network(nnx.Module):
     def embed(self, x: jax.Array) -> jax.Array:
         """One vector a picture, [B, C]: here the average of the feature map over its locations."""
         return self.features(x).mean(axis=(1, 2))
+
+
+def share(batch: int, most: int) -> int:
+    """The largest number of inputs, up to ``most`` but at least one, that divides the batch."""
+    return next(count for count in range(max(1, min(most, batch)), 0, -1) if batch % count == 0)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from shapjax.backbones.network import share
+
 _TILE = 2
 _TILES_AT_ONCE = 1024
 """Tiles whose transforms are held together: 16 x 1024 x 256 float32 are 16 MiB, about a cache."""
@@ -48,8 +50,7 @@ def convolve3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     batch, height, width, channels = x.shape
     tiles = -(-height // _TILE) * -(-width // _TILE)
-    most = max(1, _TILES_AT_ONCE // tiles)
-    together = next(count for count in range(min(most, batch), 0, -1) if batch % count == 0)
+    together = share(batch, _TILES_AT_ONCE // tiles)
     weights = _both(_transform_kernel, [[kernel[i, j] for j in range(3)] for i in range(3)])
     weights = jnp.stack([entry for row in weights for entry in row])
     if together == batch:
