@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save as save_safetensors
 from seeded import seeded_state_dict
+from test_text import WORDS
+from test_transformers import make_shallow
 
-from shapjax.backbones import cache, download, load, registry
+from shapjax.backbones import bert, cache, download, load, registry
 from shapjax.backbones.download import fetch
+from shapjax.backbones.tokeniser import read_vocabulary
 from shapjax.core.errors import WeightsError
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
@@ -26,13 +29,17 @@ SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves one file at any path that ends in ``.safetensors``, with the mistakes asked for."""
+    """Serves one file at any path that ends in ``.safetensors``, with the mistakes asked for.
+
+    Others are in ``files``, by their paths.
+    """
 
     daemon_threads = True
 
     def __init__(self, content):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = content
+        self.files = {}
         self.requests = []
         self.stop_after = None  # Bytes after which an answer breaks off, each time.
         self.ranges = True
@@ -53,10 +60,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", server.url)
             self.end_headers()
             return
-        if not self.path.endswith(".safetensors"):
+        if not self.path.endswith(".safetensors") and self.path not in server.files:
             self.send_error(404)
             return
-        content, start = server.content, 0
+        content, start = server.files.get(self.path, server.content), 0
         if wanted and server.ranges:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if start >= len(content):
@@ -260,6 +267,41 @@ def test_published_weights_are_downloaded_and_converted_once(published, server, 
     assert record["sha256"] == hashlib.sha256(server.content).hexdigest()
     assert record["checked"] == "sha256:" + record["sha256"][:8]
     assert "features.0.weight" in json.loads(record["names"])
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("minilm_l6", "bert"), pytest.param("clip_vit_b_32", "clip", marks=pytest.mark.slow)],
+)
+def test_weights_for_texts_come_with_their_vocabulary(name, module, monkeypatch, tmp_path, server):
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    make_shallow(monkeypatch.setattr)
+    monkeypatch.setattr(bert, "EMBEDDED", None)
+    monkeypatch.setenv("SHAPJAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    words = read_vocabulary(tmp_path)
+    arrays = {key: np.asarray(value) for key, value in seeded_state_dict(name).items()}
+    server.content, server.files = save_safetensors(arrays), {"/tokenizer.json": words.encode()}
+
+    def sha256(content):
+        return "sha256:" + hashlib.sha256(content).hexdigest()
+
+    vocabulary = server.url.rpartition("/")[0] + "/tokenizer.json", sha256(words.encode())
+    published = registry.Published(server.url, sha256(server.content), vocabulary=vocabulary)
+    monkeypatch.setitem(registry.ROWS, name, registry.Row(module, {"ours": published}))
+    for _ in range(2):
+        found = load(name)
+        assert same(found, load(name, arrays))
+        texts = found.preprocessing.text if module == "clip" else found.preprocessing
+        assert texts.vocabulary == words
+    assert [path for path, _ in server.requests] == [
+        "/weights-01234567.safetensors",
+        "/tokenizer.json",
+    ]
+    # A vocabulary that was changed is not read.
+    (tmp_path / "cache" / name / "tokenizer.json").write_text(words + " ")
+    with pytest.raises(WeightsError, match="delete it, or put the publisher's file there"):
+        load(name)
 
 
 def test_damaged_or_outdated_conversions_are_made_again(published, server):

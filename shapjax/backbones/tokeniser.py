@@ -15,6 +15,9 @@ import numpy as np
 
 from shapjax.core.errors import ShapjaxError, WeightsError
 
+VOCABULARY = "tokenizer.json"
+"""The file of a tokeniser as ``tokenizers`` writes it."""
+
 MAX_FILE_BYTES = 64 * 1024**2
 """Largest vocabulary that is read; those of BERT and CLIP have less than 3 MiB."""
 
@@ -264,7 +267,7 @@ def _bpe(vocabulary: dict[str, int], pairs: Sequence[tuple[str, ...]]) -> str:
 
 
 _READERS = {
-    ("tokenizer.json",): _read_json,
+    (VOCABULARY,): _read_json,
     ("vocab.txt",): _read_wordpiece,
     ("vocab.json", "merges.txt"): _read_bpe,
     ("bpe_simple_vocab_16e6.txt.gz",): _read_authors_bpe,
