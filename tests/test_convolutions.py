@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from test_backbones import convolve
 
-from shapjax.backbones.layers import Conv
+from shapjax.backbones.layers import Conv, relu, relu6
 from shapjax.backbones.winograd import convolve3x3, pays
 
 FLAX = nnx.Conv.__call__
@@ -85,3 +85,16 @@ def test_bfloat16_is_summed_in_float32_and_rounded_once(side, stride):
     assert (error <= 2.0**-8 * np.abs(expected) + 1e-5 * np.abs(expected).max()).all()
     program = jax.jit(lambda x: conv(x)).lower(x).as_text()
     assert ("convolution" in program) == (jax.default_backend() != "cpu" and side > 1)
+
+
+@pytest.mark.parametrize("activation", [relu, relu6])
+def test_nan_stays_nan_through_a_rectifier(activation):
+    """Summed in one program with the rectifier, where XLA's own maximum makes 0 of it."""
+    x = jnp.full((1, 16, 16, 128), jnp.nan)
+    assert np.isnan(jax.jit(lambda x: activation(x + 1).mean(axis=(1, 2)))(x)).all()
+    theirs = getattr(nnx, activation.__name__)
+    x = jnp.linspace(-3, 9, 98)
+    np.testing.assert_array_equal(activation(x), theirs(x))
+    slopes = (jax.grad(lambda x, f=f: f(x).sum())(x) for f in (activation, theirs))
+    np.testing.assert_array_equal(*slopes)
+    assert jax.grad(activation)(0.0) == 0

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
-from shapjax.backbones.layers import BatchNorm, Conv, max_pool
+from shapjax.backbones.layers import BatchNorm, Conv, max_pool, relu
 from shapjax.backbones.network import Network, Stage
 from shapjax.backbones.record import IMAGENET
 
@@ -32,8 +32,8 @@ class DenseLayer(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, C] to [B, h, w, C + 32]: the input, then the new channels."""
-        y = self.conv1(nnx.relu(self.norm1(x)))
-        y = self.conv2(nnx.relu(self.norm2(y)))
+        y = self.conv1(relu(self.norm1(x)))
+        y = self.conv2(relu(self.norm2(y)))
         return jnp.concatenate([x, y], axis=-1)
 
 
@@ -46,7 +46,7 @@ class Transition(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, C] to [B, h / 2, w / 2, C / 2]."""
-        x = nnx.relu(self.norm(x))
+        x = relu(self.norm(x))
         # Averaging and the pointwise convolution commute, so the cheaper one goes first.
         x = nnx.avg_pool(x, (2, 2), (2, 2))
         return self.conv(x)
@@ -82,7 +82,7 @@ class DenseNet121(Network):
         The output of a layer holds that of the layer before it; its own channels come last.
         """
         stages: list[Stage] = [
-            ("features.relu0", lambda x: nnx.relu(self.norm0(self.conv0(x)))),
+            ("features.relu0", lambda x: relu(self.norm0(self.conv0(x)))),
             ("features.pool0", lambda x: max_pool(x, 3, 2, padding=1)),
         ]
         for number, depth in enumerate(DEPTHS, 1):
@@ -95,7 +95,7 @@ class DenseNet121(Network):
                     (f"features.transition{number}", getattr(self, f"transition{number}"))
                 )
         # The last rectifier has no module in torchvision.
-        return [*stages, ("features.norm5", self.norm5), ("features.relu5", nnx.relu)]
+        return [*stages, ("features.norm5", self.norm5), ("features.relu5", relu)]
 
     def head(self, features: jax.Array) -> jax.Array:
         """Class scores before the softmax, float32 [B, 1000], from [B, h, w, 1024]."""

@@ -21,6 +21,20 @@ _WIDE = 128
 """Channels from which on a bfloat16 convolution runs as one matrix product for every shift."""
 
 
+def relu(x: jax.Array) -> jax.Array:
+    """``nnx.relu``, its derivative too, but NaN stays NaN.
+
+    Where XLA on CPU (jaxlib 0.10) fuses a maximum with a sum, NaN and 0 have the maximum 0: a
+    network broken in its first layer would give numbers.
+    """
+    return jnp.where(x <= 0, 0, x)
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    """``nnx.relu6``, likewise."""
+    return jnp.where(x >= 6, 6, relu(x))
+
+
 class Conv(nnx.Conv):
     """``nnx.Conv``, faster on CPU where there is a faster way.
 

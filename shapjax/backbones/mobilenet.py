@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
-from shapjax.backbones.layers import BatchNorm, Conv, Identity
+from shapjax.backbones.layers import BatchNorm, Conv, Identity, relu6
 from shapjax.backbones.network import Network, Stage
 from shapjax.backbones.record import IMAGENET, Preprocessing
 
@@ -60,8 +60,8 @@ class Block(nnx.Module):
         """Maps [B, h, w, inputs] to [B, h / stride, w / stride, outputs]."""
         y = x
         if self.expand is not None and self.expand_norm is not None:
-            y = nnx.relu6(self.expand_norm(self.expand(y)))
-        y = nnx.relu6(self.depthwise_norm(self.depthwise(y)))
+            y = relu6(self.expand_norm(self.expand(y)))
+        y = relu6(self.depthwise_norm(self.depthwise(y)))
         y = self.project_norm(self.project(y))
         return x + y if self.residual else y
 
@@ -99,9 +99,9 @@ class MobileNetV2(Network):
     def stages(self) -> list[Stage]:
         """``features.0`` to ``features.18``, torchvision's names for the same maps."""
         return [
-            ("features.0", lambda x: nnx.relu6(self.stem_norm(self.stem(x)))),
+            ("features.0", lambda x: relu6(self.stem_norm(self.stem(x)))),
             *((f"features.{place}", block) for place, block in enumerate(self.blocks, 1)),
-            ("features.18", lambda x: nnx.relu6(self.last_norm(self.last(x)))),
+            ("features.18", lambda x: relu6(self.last_norm(self.last(x)))),
         ]
 
     def head(self, features: jax.Array) -> jax.Array:

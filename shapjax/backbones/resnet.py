@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
-from shapjax.backbones.layers import BatchNorm, Conv, max_pool
+from shapjax.backbones.layers import BatchNorm, Conv, max_pool, relu
 from shapjax.backbones.network import Network, Stage
 from shapjax.backbones.record import IMAGENET
 
@@ -33,8 +33,8 @@ class Basic(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, inputs] to [B, h / stride, w / stride, width], non-negative."""
-        y = nnx.relu(self.bn1(self.conv1(x)))
-        return nnx.relu(self.bn2(self.conv2(y)) + _shorten(self.downsample, x))
+        y = relu(self.bn1(self.conv1(x)))
+        return relu(self.bn2(self.conv2(y)) + _shorten(self.downsample, x))
 
 
 class Bottleneck(nnx.Module):
@@ -54,9 +54,9 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, inputs] to [B, h / stride, w / stride, 4 width], non-negative."""
-        y = nnx.relu(self.bn1(self.conv1(x)))
-        y = nnx.relu(self.bn2(self.conv2(y)))
-        return nnx.relu(self.bn3(self.conv3(y)) + _shorten(self.downsample, x))
+        y = relu(self.bn1(self.conv1(x)))
+        y = relu(self.bn2(self.conv2(y)))
+        return relu(self.bn3(self.conv3(y)) + _shorten(self.downsample, x))
 
 
 class ResNet(Network):
@@ -90,7 +90,7 @@ class ResNet(Network):
     def stages(self) -> list[Stage]:
         """``relu`` (the stem), ``maxpool``, then the blocks: ``layer1.0`` and so on."""
         stages: list[Stage] = [
-            ("relu", lambda x: nnx.relu(self.bn1(self.conv1(x)))),
+            ("relu", lambda x: relu(self.bn1(self.conv1(x)))),
             ("maxpool", lambda x: max_pool(x, 3, 2, padding=1)),
         ]
         for layer in ("layer1", "layer2", "layer3", "layer4"):
@@ -121,7 +121,7 @@ class MoCo(ResNet):
     def head(self, features: jax.Array) -> jax.Array:
         """The projection before it is normalised, float32 [B, 128], from [B, h, w, 2048]."""
         hidden = self.fc["0"](features.mean(axis=(1, 2)))
-        return self.fc["2"](nnx.relu(hidden))
+        return self.fc["2"](relu(hidden))
 
 
 class MarginResNet(ResNet):

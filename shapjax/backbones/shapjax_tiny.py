@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from shapjax.backbones.filling import Layout
+from shapjax.backbones.layers import relu
 from shapjax.backbones.network import Network, Stage
 from shapjax.backbones.record import Preprocessing
 
@@ -36,7 +37,7 @@ class Residual(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, C] to the same shape, non-negative."""
-        return nnx.relu(x + self.norm(self.conv(x)))
+        return relu(x + self.norm(self.conv(x)))
 
 
 class Down(nnx.Module):
@@ -52,7 +53,7 @@ class Down(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, inputs] to [B, h / stride, w / stride, outputs], non-negative."""
-        return nnx.relu(self.norm(self.conv(x)))
+        return relu(self.norm(self.conv(x)))
 
 
 class ShapjaxTiny(Network):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from shapjax.backbones.filling import Layout
-from shapjax.backbones.layers import Conv
+from shapjax.backbones.layers import Conv, relu
 from shapjax.backbones.network import Network, Stage
 from shapjax.backbones.record import IMAGENET, Preprocessing
 
@@ -48,8 +48,8 @@ class Fire(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, inputs] to [B, h, w, 2 * expanded], non-negative."""
-        x = nnx.relu(self.squeeze1x1(x))
-        return nnx.relu(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], axis=-1))
+        x = relu(self.squeeze1x1(x))
+        return relu(jnp.concatenate([self.expand1x1(x), self.expand3x3(x)], axis=-1))
 
 
 class SqueezeNet11(Network):
@@ -77,7 +77,7 @@ class SqueezeNet11(Network):
         Its output is float32 [B, h, w, 512], non-negative; 14 x 14 from 227 x 227, 13 x 13 from
         224 x 224.
         """
-        stages: list[Stage] = [("conv1", lambda x: nnx.relu(self.conv1(x)))]
+        stages: list[Stage] = [("conv1", lambda x: relu(self.conv1(x)))]
         for number in range(2, 10):
             if number in _POOL_BEFORE:
                 stages.append((f"pool{number - 1}", _pool))
@@ -93,7 +93,7 @@ class SqueezeNet11(Network):
         Returns:
             float32 [B, 1000], non-negative, since the last convolution is rectified.
         """
-        return nnx.relu(self.conv10(features)).mean(axis=(1, 2))
+        return relu(self.conv10(features)).mean(axis=(1, 2))
 
 
 def _pool(x: jax.Array) -> jax.Array:

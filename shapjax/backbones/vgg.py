@@ -8,7 +8,7 @@ import jax
 from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
-from shapjax.backbones.layers import BatchNorm, Conv, average_pool_to, max_pool
+from shapjax.backbones.layers import BatchNorm, Conv, average_pool_to, max_pool, relu
 from shapjax.backbones.network import Network, Stage
 from shapjax.backbones.record import IMAGENET
 
@@ -64,7 +64,7 @@ class VGG(Network):
 
         def run(x: jax.Array) -> jax.Array:
             x = self.layers[str(index)](x)
-            return nnx.relu(self.layers[str(index + 1)](x) if self.norm else x)
+            return relu(self.layers[str(index + 1)](x) if self.norm else x)
 
         return f"features.{last}", run
 
@@ -81,7 +81,7 @@ class VGG(Network):
         # The dense layer was trained on channels first.
         x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
         for place in ("0", "3"):
-            x = nnx.relu(self.classifier[place](x))
+            x = relu(self.classifier[place](x))
         return self.classifier["6"](x)
 
 
