@@ -21,9 +21,9 @@ the paper's figures and the other kernel regressions know beforehand what they w
 seeds of a budget are one compiled program under ``vmap`` (``compiled.py``); the first seed is also
 estimated by ``shapjax.estimate``, which is timed and must agree. What the others do next depends on
 what they have seen, or on how many coalitions of a size were drawn; they loop over the seeds, as
-long as
-``--patience`` (seconds of CPU time) allows: beyond it, and never before five seeds, a budget has
-fewer seeds than asked for, and a budget of which five seeds would take longer is left out.
+long as ``--patience`` (seconds of CPU time) allows: beyond it, and never before five seeds, a
+budget has fewer seeds than asked for, and a budget of which five seeds would take longer is left
+out.
 """
 
 from __future__ import annotations

@@ -80,14 +80,12 @@ def published_backbone(name: str, module: ModuleType, published: Published) -> B
             backbone = _read(name, module, converted) or _convert(
                 name, module, published, converted
             )
-    if published.vocabulary is not None and hasattr(backbone.preprocessing, "beside"):
+    preprocessing = published.preprocessing or backbone.preprocessing
+    if published.vocabulary is not None:
         with _alone(folder):
             fetch(*published.vocabulary, folder / VOCABULARY)
-        beside = backbone.preprocessing.beside(folder)
-        return dataclasses.replace(backbone, preprocessing=beside)
-    if published.preprocessing is None:
-        return backbone
-    return dataclasses.replace(backbone, preprocessing=published.preprocessing)
+        preprocessing = preprocessing.beside(folder)
+    return dataclasses.replace(backbone, preprocessing=preprocessing)
 
 
 def _convert(name: str, module: ModuleType, published: Published, converted: Path) -> Backbone:

@@ -73,13 +73,12 @@ def load(name: str, weights: Weights | None = None) -> Backbone:
     weights = _in_folder(weights)
     arrays = read_weights(weights)
     backbone = fill_layout(name, module.layout(name, arrays), arrays)
-    if hasattr(backbone.preprocessing, "beside") and not isinstance(weights, Mapping):
-        beside = backbone.preprocessing.beside(Path(weights).parent)
-        return dataclasses.replace(backbone, preprocessing=beside)
+    if isinstance(weights, Mapping):
+        return backbone
     published = _published_file(row, weights)
-    if published is not None and published.preprocessing is not None:
-        return dataclasses.replace(backbone, preprocessing=published.preprocessing)
-    return backbone
+    preprocessing = (published and published.preprocessing) or backbone.preprocessing
+    beside = preprocessing.beside(Path(weights).parent)
+    return dataclasses.replace(backbone, preprocessing=beside)
 
 
 def _in_folder(weights: Weights) -> Weights:
@@ -96,9 +95,7 @@ def _in_folder(weights: Weights) -> Weights:
     return weights
 
 
-def _published_file(row: Row, weights: Weights) -> Published | None:
+def _published_file(row: Row, weights: str | os.PathLike[str]) -> Published | None:
     """The published weights whose file has the name of the one given: it decides on the crop."""
-    if isinstance(weights, Mapping):
-        return None
     file = Path(weights).name
     return next((entry for entry in row.published.values() if entry.file == file), None)

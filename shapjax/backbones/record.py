@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -63,6 +64,10 @@ class Preprocessing:
         mean, std = (jnp.asarray(part, jnp.float32) for part in (self.mean, self.std))
         x = (jnp.asarray(rgb, jnp.float32) - mean) / std
         return x[..., ::-1] if self.channels == "BGR" else x
+
+    def beside(self, folder: Path) -> Preprocessing:
+        """The same with the vocabulary that lies in a folder, where texts are read."""
+        return self
 
     def prepare(self, image: Image.Image, fit: Literal["crop", "stretch"] = "crop") -> jax.Array:
         """Network input from a picture, float32 [size, size, 3]."""

@@ -23,6 +23,7 @@ import numpy as np
 
 from shapjax.coalitions.enumerate import members_of_size
 from shapjax.estimators.product_kernel import ROUGHER, Kernel, derivative_weights, moments_of_size
+from shapjax.estimators.sampling import binomial
 from shapjax.indices.cardinal import CardinalIndex
 
 MOST_PLAYERS = 20
@@ -46,13 +47,10 @@ def node_rule(index: CardinalIndex, order: int, n: int) -> Rule:
     """
     count = 2 * n + 2
     nodes = 0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / count)
-    weights = []
-    for row in derivative_weights(index, order, n):
-        degree = len(row) - 1
-        u = np.arange(degree + 1)
-        choose = np.array([math.comb(degree, each) for each in u], float)
-        bernstein = choose * nodes[:, None] ** u * (1 - nodes[:, None]) ** (degree - u)
-        weights.append(np.linalg.lstsq(bernstein.T, row, rcond=1e-15)[0])
+    weights = [
+        np.linalg.lstsq(binomial(len(row) - 1, nodes).T, row, rcond=1e-15)[0]
+        for row in derivative_weights(index, order, n)
+    ]
     return Rule(nodes, np.stack(weights))
 
 

@@ -104,6 +104,18 @@ def size_law(n: int, order: int) -> np.ndarray:
     return law / law.sum() if order < n else law
 
 
+def binomial(n: int, p: np.ndarray) -> np.ndarray:
+    """Law of the size where every player is present with probability p, [nodes, n+1].
+
+    Args:
+        n: number of players; binomials of over 1,000 leave the range of floats.
+        p: float64 [nodes].
+    """
+    s = np.arange(n + 1)
+    choose = np.array([math.comb(n, int(size)) for size in s], np.float64)
+    return choose * p[:, None] ** s * (1 - p[:, None]) ** (n - s)
+
+
 def uniform_law(n: int, order: int) -> np.ndarray:
     """Law of the size of a uniformly drawn coalition that is not constrained, float64 [n+1]."""
     counts = [math.comb(n, s) if order <= s < n else 0 for s in range(n + 1)]

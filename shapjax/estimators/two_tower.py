@@ -33,6 +33,7 @@ from shapjax.core.errors import ShapjaxError
 from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
 from shapjax.core.worths import DEFAULT_CHUNK
+from shapjax.estimators.sampling import binomial
 from shapjax.estimators.tower_part import Embed, TowerPart, tower_part
 
 
@@ -167,16 +168,11 @@ def combine(query: TowerPart, retrieved: TowerPart) -> TwoTower:
     n = query.n_players + retrieved.n_players
     nodes, weights = np.polynomial.legendre.leggauss(-(-n // 2))
     p, weights = (nodes + 1) / 2, weights / 2 * (1 - nodes)
-    cross, errors = contract(
-        weights,
-        at_nodes(query, binomial(query.n_players - 1, p), query.derivatives, query.spread_singles),
-        at_nodes(
-            retrieved,
-            binomial(retrieved.n_players - 1, p),
-            retrieved.derivatives,
-            retrieved.spread_singles,
-        ),
+    derivatives = (
+        at_nodes(part, binomial(part.n_players - 1, p), part.derivatives, part.spread_singles)
+        for part in (query, retrieved)
     )
+    cross, errors = contract(weights, *derivatives)
     sides = []
     for own, other in ((query, retrieved), (retrieved, query)):
         sides += _own_pairs(own, other, p, weights)
@@ -226,13 +222,6 @@ class Side(NamedTuple):
     means: np.ndarray
     spread: np.ndarray | None
     channels: np.ndarray | None
-
-
-def binomial(most: int, p: np.ndarray) -> np.ndarray:
-    """Law of how many of so many players join, each with probability p, [nodes, most + 1]."""
-    u = np.arange(most + 1)
-    counts = np.array([math.comb(most, int(size)) for size in u], np.float64)
-    return counts * p[:, None] ** u * (1 - p[:, None]) ** (most - u)
 
 
 def at_nodes(

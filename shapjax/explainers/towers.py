@@ -29,10 +29,10 @@ from shapjax.core.errors import ShapjaxError
 from shapjax.core.interactions import Interactions
 from shapjax.core.worths import Progress
 from shapjax.estimators.estimate import as_key
+from shapjax.estimators.sampling import binomial
 from shapjax.estimators.tower_part import Embed, TowerPart, tower_part
 from shapjax.estimators.two_tower import (
     at_nodes,
-    binomial,
     combine,
     contract,
     mean_at_nodes,
