@@ -19,6 +19,7 @@ from shapjax.backbones import Backbone, load, names
 from shapjax.backbones.filling import CHANNELS_FIRST, fill
 from shapjax.backbones.folding import fold
 from shapjax.backbones.layers import Affine, BatchNorm, Conv, average_pool_to
+from shapjax.backbones.network import Network
 from shapjax.backbones.record import IMAGENET
 from shapjax.backbones.squeezenet import CAFFE, SqueezeNet11
 from shapjax.core.errors import ShapjaxError, WeightsError
@@ -336,6 +337,39 @@ def test_folding_leaves_the_function_as_it_is():
     left = [type(module) for _, module in nnx.iter_modules(folded)]
     assert BatchNorm not in left
     assert left.count(Affine) == 1
+
+
+class Cubes(Network):
+    """Squares, then cubes; it notes how many pictures each stage is traced with."""
+
+    at_once: ClassVar[int] = 4
+
+    def __init__(self):
+        self.power = nnx.Param(jnp.asarray(3.0))
+        self.seen = set()
+
+    def stages(self):
+        def raised(x):
+            self.seen.add(len(x))
+            return x ** self.power[...]
+
+        return [("square", lambda x: x * x), ("cube", raised)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "cores", "sizes"),
+    [(6, 1, {3}), (4, 1, {4}), (9, 1, {3}), (7, 1, {4}), (5, 1, {3}), (16, 8, {8})],
+)
+def test_pictures_run_in_shares_as_in_one_batch(batch, cores, sizes, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    x = np.random.default_rng(0).uniform(0.5, 1.5, (batch, 2, 2, 3)).astype(np.float32)
+    network = Cubes()
+    np.testing.assert_allclose(network.features(jnp.asarray(x)), x**6, rtol=1e-5)
+    assert network.seen == sizes
+    slope = jax.grad(lambda x: network.features(x).sum())(jnp.asarray(x))
+    np.testing.assert_allclose(slope, 6 * x**5, rtol=1e-5)
+    mapped = jax.vmap(network.features)(jnp.asarray(x)[None])[0]
+    np.testing.assert_allclose(mapped, x**6, rtol=1e-5)
 
 
 def test_networks_stay_in_single_precision(x64):

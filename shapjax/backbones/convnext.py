@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,8 @@ class ConvNeXtTiny(Network):
 
     Source: Liu et al. 2022 (arXiv 2201.03545). Stochastic depth does nothing in evaluation.
     """
+
+    at_once: ClassVar[int] = 4
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.stem = Conv(3, WIDTHS[0], (4, 4), 4, padding="VALID", rngs=rngs)

@@ -76,6 +76,7 @@ class MobileNetV2(Network):
     """
 
     FOLDS: ClassVar = {"stem": "stem_norm", "last": "last_norm"}
+    at_once: ClassVar[int] = 2
 
     def __init__(self, tensorflow: bool, *, rngs: nnx.Rngs):
         make = _Maker(tensorflow, rngs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -63,6 +64,8 @@ class ShapjaxTiny(Network):
     leaves a normalisation over channels and a rectifier, so its entries are non-negative and all
     locations have norms of one order, which lets a plain dot product compare them.
     """
+
+    at_once: ClassVar[int] = 64
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.stem = Down(3, 24, side=8, stride=4, rngs=rngs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,8 @@ class SqueezeNet11(Network):
     Source: Iandola et al. 2016 (arXiv 1602.07360) and the prototxt of forresti/SqueezeNet,
     SqueezeNet_v1.1. Dropout, which does nothing in evaluation, is left out.
     """
+
+    at_once: ClassVar[int] = 4
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.conv1 = Conv(3, 64, (3, 3), strides=2, padding="VALID", rngs=rngs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -13,7 +12,8 @@ import numpy as np
 from flax import nnx
 
 from shapjax.backbones.filling import torch_name
-from shapjax.backbones.network import Network, Stage, share
+from shapjax.backbones.network import Network, Stage
+from shapjax.backbones.shares import on_cpu_by_shares
 
 TOKENS_AT_ONCE = 1280
 """Tokens that run together on CPU, so that what is computed of them stays near the core: four
@@ -180,22 +180,12 @@ class Transformer(Network):
         Returns:
             float32 [B, T, C].
         """
-        together = share(len(tokens), TOKENS_AT_ONCE // tokens.shape[1])
-        if together >= len(tokens):
-            return self._encode(tokens, kept)
-        return jax.lax.platform_dependent(
-            tokens, kept, cpu=functools.partial(self._by_share, together), default=self._encode
-        )
+        return on_cpu_by_shares(self._encode, TOKENS_AT_ONCE // tokens.shape[1], tokens, kept)
 
     def _encode(self, tokens: jax.Array, kept: jax.Array | None) -> jax.Array:
         for block in self.blocks:
             tokens = block(tokens, kept)
         return self.last(tokens)
-
-    def _by_share(self, together: int, tokens: jax.Array, kept: jax.Array | None) -> jax.Array:
-        """The same, some sequences at a time."""
-        shares = jax.tree.map(lambda x: x.reshape(-1, together, *x.shape[1:]), (tokens, kept))
-        return jax.lax.map(lambda some: self._encode(*some), shares).reshape(tokens.shape)
 
     def stages(self, kept: jax.Array | None = None) -> list[Stage]:
         """``tokens``, ``blocks.0`` and so on, then ``last``; each float32 [B, T, C]."""

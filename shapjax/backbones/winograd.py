@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from shapjax.backbones.network import share
+from shapjax.backbones.shares import by_shares
 
 _TILE = 2
 _TILES_AT_ONCE = 1024
@@ -48,16 +48,10 @@ def convolve3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Cost: 16/36 of the multiplications. A few pictures go at a time, so that their transforms
     (four times the size of input and output) stay in the cache.
     """
-    batch, height, width, channels = x.shape
-    tiles = -(-height // _TILE) * -(-width // _TILE)
-    together = share(batch, _TILES_AT_ONCE // tiles)
+    tiles = -(-x.shape[1] // _TILE) * -(-x.shape[2] // _TILE)
     weights = _both(_transform_kernel, [[kernel[i, j] for j in range(3)] for i in range(3)])
     weights = jnp.stack([entry for row in weights for entry in row])
-    if together == batch:
-        return _convolve(x, weights)
-    groups = x.reshape(-1, together, height, width, channels)
-    y = jax.lax.map(lambda group: _convolve(group, weights), groups)
-    return y.reshape(batch, height, width, -1)
+    return by_shares(lambda some: _convolve(some, weights), _TILES_AT_ONCE // tiles, x)
 
 
 def _convolve(x: jax.Array, weights: jax.Array) -> jax.Array:
