@@ -12,7 +12,7 @@ from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
 from shapjax.backbones.layers import Conv
-from shapjax.backbones.network import Network, Stage
+from shapjax.backbones.network import Network, Opening, Stage
 from shapjax.backbones.record import IMAGENET
 
 DEPTHS = (3, 3, 9, 3)
@@ -71,9 +71,13 @@ class ConvNeXtTiny(Network):
         self.norm = _norm(WIDTHS[-1], rngs)
         self.classifier = nnx.Linear(WIDTHS[-1], 1000, rngs=rngs)
 
+    def opening(self) -> Opening:
+        """The convolution of the picture, then what completes the first stage."""
+        return Opening(self.stem, self.stem_norm)
+
     def stages(self) -> list[Stage]:
         """``features.0`` (the stem), ``features.1.0`` and so on, torchvision's names."""
-        stages: list[Stage] = [("features.0", lambda x: self.stem_norm(self.stem(x)))]
+        stages: list[Stage] = [("features.0", self.opening())]
         for number, group in enumerate(self.groups):
             if number:
                 stages.append((f"features.{2 * number}", self.downs[number - 1]))

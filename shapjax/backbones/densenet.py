@@ -12,7 +12,7 @@ from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
 from shapjax.backbones.layers import BatchNorm, Conv, max_pool, relu
-from shapjax.backbones.network import Network, Stage
+from shapjax.backbones.network import Network, Opening, Stage
 from shapjax.backbones.record import IMAGENET
 
 GROWTH = 32
@@ -76,13 +76,17 @@ class DenseNet121(Network):
         self.norm5 = BatchNorm(channels)
         self.classifier = nnx.Linear(channels, 1000, rngs=rngs)
 
+    def opening(self) -> Opening:
+        """The convolution of the picture, then what completes the first stage."""
+        return Opening(self.conv0, lambda x: relu(self.norm0(x)))
+
     def stages(self) -> list[Stage]:
         """The stem, the layers of the blocks, the transitions, ``norm5`` and its rectifier.
 
         The output of a layer holds that of the layer before it; its own channels come last.
         """
         stages: list[Stage] = [
-            ("features.relu0", lambda x: relu(self.norm0(self.conv0(x)))),
+            ("features.relu0", self.opening()),
             ("features.pool0", lambda x: max_pool(x, 3, 2, padding=1)),
         ]
         for number, depth in enumerate(DEPTHS, 1):

@@ -71,7 +71,7 @@ def _convolve(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str | int
 ) -> jax.Array:
     """The convolution, by whichever way is fastest where it runs."""
-    margins = _margins(x, kernel, strides, padding)
+    margins = _margins(x.shape[1:3], kernel.shape[:2], strides, padding)
     plain = functools.partial(_plain, strides=strides, margins=margins)
     if x.dtype == jnp.bfloat16:
         if min(kernel.shape[2:]) < _WIDE:
@@ -89,7 +89,7 @@ def _by_channel(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str | int
 ) -> jax.Array:
     """The convolution of every channel by itself, by whichever way is fastest where it runs."""
-    margins = _margins(x, kernel, strides, padding)
+    margins = _margins(x.shape[1:3], kernel.shape[:2], strides, padding)
     groups = x.shape[-1]
     plain = functools.partial(_plain, strides=strides, margins=margins, groups=groups)
     shifted = functools.partial(_shifted, strides=strides, margins=margins, product=_scaled)
@@ -112,11 +112,19 @@ def _scaled(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _margins(
-    x: jax.Array, kernel: jax.Array, strides: tuple[int, int], padding: str | int
+    shape: Sequence[int], sides: Sequence[int], strides: tuple[int, int], padding: str | int
 ) -> Margins:
     if isinstance(padding, str):
-        return jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+        return jax.lax.padtype_to_pads(shape, sides, strides, padding)
     return ((padding, padding),) * 2
+
+
+def steps_of(convolution: nnx.Conv, shape: Sequence[int]) -> tuple[tuple[int, int], Margins]:
+    """Strides of a convolution over maps of height and width ``shape``, and their margins."""
+    strides, padding = _pair(convolution.strides), convolution.padding
+    if not isinstance(padding, str | int):
+        return strides, [_pair(sides) for sides in padding]
+    return strides, _margins(shape, convolution.kernel_size, strides, padding)
 
 
 def _plain(

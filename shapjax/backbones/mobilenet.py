@@ -10,7 +10,7 @@ from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
 from shapjax.backbones.layers import BatchNorm, Conv, Identity, relu6
-from shapjax.backbones.network import Network, Stage
+from shapjax.backbones.network import Network, Opening, Stage
 from shapjax.backbones.record import IMAGENET, Preprocessing
 
 _MIDDLE = 128 / 255
@@ -97,10 +97,14 @@ class MobileNetV2(Network):
             else nnx.Linear(_LAST, 1000, rngs=rngs)
         )
 
+    def opening(self) -> Opening:
+        """The convolution of the picture, then what completes the first stage."""
+        return Opening(self.stem, lambda x: relu6(self.stem_norm(x)))
+
     def stages(self) -> list[Stage]:
         """``features.0`` to ``features.18``, torchvision's names for the same maps."""
         return [
-            ("features.0", lambda x: relu6(self.stem_norm(self.stem(x)))),
+            ("features.0", self.opening()),
             *((f"features.{place}", block) for place, block in enumerate(self.blocks, 1)),
             ("features.18", lambda x: relu6(self.last_norm(self.last(x)))),
         ]

@@ -4,21 +4,43 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from flax import nnx
 
+from shapjax.backbones.layers import Margins, steps_of
 from shapjax.backbones.shares import on_cpu_by_shares
 
 Stage = tuple[str, Callable[[jax.Array], jax.Array]]
 """A name, the publisher's where there is one, and what maps the output of the stage before."""
 
 
+class Opening(NamedTuple):
+    """The first stage of a network that begins with a convolution of the picture.
+
+    Attributes:
+        convolution: the convolution.
+        rest: what the stage does with its output.
+    """
+
+    convolution: nnx.Conv
+    rest: Callable[[jax.Array], jax.Array]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The output of the stage from its input."""
+        return self.rest(self.convolution(x))
+
+    def steps(self, shape: Sequence[int]) -> tuple[tuple[int, int], Margins]:
+        """Strides and margins of the convolution over pictures of height and width ``shape``."""
+        return steps_of(self.convolution, shape)
+
+
 class Network(nnx.Module):
     """A network as a chain of named stages up to its features, and a head on top of them.
 
-    A subclass gives ``stages`` and ``head``, and ``embed`` where it is not the global average.
+    A subclass gives ``stages`` and ``head``, ``pool`` where it is not the global average, and
+    ``opening`` where it has one.
 
     Attributes:
         at_once: pictures that run through the stages together on CPU, see ``on_cpu_by_shares``.
@@ -36,12 +58,15 @@ class Network(nnx.Module):
 
     def features(self, x: jax.Array) -> jax.Array:
         """The map or tokens that players live on: the output of the last stage."""
-        return on_cpu_by_shares(self._features, self.at_once, x)
+        return self._in_shares([stage for _, stage in self.stages()], x)
 
-    def _features(self, x: jax.Array) -> jax.Array:
-        for _, stage in self.stages():
-            x = stage(x)
-        return x
+    def _in_shares(self, steps: Sequence[Callable[[Any], Any]], x: jax.Array) -> jax.Array:
+        def run(x: jax.Array) -> jax.Array:
+            for step in steps:
+                x = step(x)
+            return x
+
+        return on_cpu_by_shares(run, self.at_once, x)
 
     def maps(self, x: jax.Array) -> dict[str, jax.Array]:
         """The output of every stage by its name, in order; the last one is ``features``."""
@@ -50,6 +75,28 @@ class Network(nnx.Module):
             outputs[name] = x = stage(x)
         return outputs
 
+    def pool(self, features: jax.Array) -> jax.Array:
+        """The embedding from ``features``: here the average of a map over its locations."""
+        return features.mean(axis=(1, 2))
+
     def embed(self, x: jax.Array) -> jax.Array:
-        """One vector a picture, [B, C]: here the average of the feature map over its locations."""
-        return self.features(x).mean(axis=(1, 2))
+        """One vector a picture, [B, C]."""
+        return self.pool(self.features(x))
+
+    def opening(self) -> Opening | None:
+        """The first stage, if it begins with a convolution of the picture."""
+        return None
+
+    def embed_opened(
+        self, opened: Callable[[jax.Array], jax.Array], inputs: jax.Array
+    ) -> jax.Array:
+        """One vector an input, [B, C], where the opening's convolution is known otherwise.
+
+        Args:
+            opened: maps inputs [B, ...] to what the convolution would give, [B, h, w, C].
+            inputs: whatever ``opened`` takes.
+        """
+        opening = self.opening()
+        assert opening is not None
+        later = [stage for _, stage in self.stages()[1:]]
+        return self.pool(self._in_shares([opened, opening.rest, *later], inputs))

@@ -11,7 +11,7 @@ from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
 from shapjax.backbones.layers import BatchNorm, Conv, max_pool, relu
-from shapjax.backbones.network import Network, Stage
+from shapjax.backbones.network import Network, Opening, Stage
 from shapjax.backbones.record import IMAGENET
 
 DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -87,10 +87,14 @@ class ResNet(Network):
     def _top(self, channels: int, rngs: nnx.Rngs) -> None:
         self.fc = nnx.Linear(channels, 1000, rngs=rngs)
 
+    def opening(self) -> Opening:
+        """The convolution of the picture, then what completes the first stage."""
+        return Opening(self.conv1, lambda x: relu(self.bn1(x)))
+
     def stages(self) -> list[Stage]:
         """``relu`` (the stem), ``maxpool``, then the blocks: ``layer1.0`` and so on."""
         stages: list[Stage] = [
-            ("relu", lambda x: relu(self.bn1(self.conv1(x)))),
+            ("relu", self.opening()),
             ("maxpool", lambda x: max_pool(x, 3, 2, padding=1)),
         ]
         for layer in ("layer1", "layer2", "layer3", "layer4"):
@@ -147,9 +151,9 @@ class MarginResNet(ResNet):
         # The floor is the one of torch's normalize.
         return pooled / jnp.maximum(norms, 1e-12)
 
-    def embed(self, x: jax.Array) -> jax.Array:
+    def pool(self, features: jax.Array) -> jax.Array:
         """What the authors compare, float32 [B, 128] of Euclidean norm one."""
-        return self.head(self.features(x))
+        return self.head(features)
 
 
 def layout(name: str, names: Collection[str]) -> Layout:

@@ -17,7 +17,7 @@ from flax import nnx
 
 from shapjax.backbones.filling import Layout
 from shapjax.backbones.layers import relu
-from shapjax.backbones.network import Network, Stage
+from shapjax.backbones.network import Network, Opening, Stage
 from shapjax.backbones.record import Preprocessing
 
 NAME = "shapjax_tiny"
@@ -54,7 +54,11 @@ class Down(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, inputs] to [B, h / stride, w / stride, outputs], non-negative."""
-        return relu(self.norm(self.conv(x)))
+        return self.finish(self.conv(x))
+
+    def finish(self, x: jax.Array) -> jax.Array:
+        """What follows the convolution."""
+        return relu(self.norm(x))
 
 
 class ShapjaxTiny(Network):
@@ -76,6 +80,10 @@ class ShapjaxTiny(Network):
         self.down16 = Down(64, 128, side=2, stride=2, rngs=rngs)
         self.block16 = Residual(128, 1, rngs=rngs)
         self.out = Down(128, 128, side=1, stride=1, rngs=rngs)
+
+    def opening(self) -> Opening:
+        """The convolution of the picture, then what completes the first stage."""
+        return Opening(self.stem.conv, self.stem.finish)
 
     def stages(self) -> list[Stage]:
         """One for each layer; ``out`` gives [B, 8, 8, 128] from 128 x 128, non-negative."""

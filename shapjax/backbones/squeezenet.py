@@ -11,7 +11,7 @@ from flax import nnx
 
 from shapjax.backbones.filling import Layout
 from shapjax.backbones.layers import Conv, relu
-from shapjax.backbones.network import Network, Stage
+from shapjax.backbones.network import Network, Opening, Stage
 from shapjax.backbones.record import IMAGENET, Preprocessing
 
 CAFFE = Preprocessing(
@@ -74,13 +74,17 @@ class SqueezeNet11(Network):
         self.fire9 = Fire(512, 64, 256, rngs=rngs)
         self.conv10 = Conv(512, 1000, (1, 1), rngs=rngs)
 
+    def opening(self) -> Opening:
+        """The convolution of the picture, then what completes the first stage."""
+        return Opening(self.conv1, relu)
+
     def stages(self) -> list[Stage]:
         """``conv1``, ``pool1``, ``fire2`` and so on; ``fire9`` is the last map.
 
         Its output is float32 [B, h, w, 512], non-negative; 14 x 14 from 227 x 227, 13 x 13 from
         224 x 224.
         """
-        stages: list[Stage] = [("conv1", lambda x: relu(self.conv1(x)))]
+        stages: list[Stage] = [("conv1", self.opening())]
         for number in range(2, 10):
             if number in _POOL_BEFORE:
                 stages.append((f"pool{number - 1}", _pool))

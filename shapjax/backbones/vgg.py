@@ -9,7 +9,7 @@ from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
 from shapjax.backbones.layers import BatchNorm, Conv, average_pool_to, max_pool, relu
-from shapjax.backbones.network import Network, Stage
+from shapjax.backbones.network import Network, Opening, Stage
 from shapjax.backbones.record import IMAGENET
 
 _11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -59,18 +59,24 @@ class VGG(Network):
     def _convolutions(self) -> list[int]:
         return sorted(int(key) for key, layer in self.layers.items() if isinstance(layer, Conv))
 
-    def _rectified(self, index: int) -> Stage:
-        last = index + 2 if self.norm else index + 1
-
-        def run(x: jax.Array) -> jax.Array:
-            x = self.layers[str(index)](x)
+    def _rectified(self, index: int) -> Opening:
+        def rest(x: jax.Array) -> jax.Array:
             return relu(self.layers[str(index + 1)](x) if self.norm else x)
 
-        return f"features.{last}", run
+        convolution = self.layers[str(index)]
+        assert isinstance(convolution, Conv)
+        return Opening(convolution, rest)
+
+    def opening(self) -> Opening:
+        """The convolution of the picture, then what completes the first stage."""
+        return self._rectified(0)
 
     def stages(self) -> list[Stage]:
         """The rectified convolutions and the poolings; the last pooling gives [B, 7, 7, 512]."""
-        stages = {index: self._rectified(index) for index in self._convolutions()}
+        stages: dict[int, Stage] = {}
+        for index in self._convolutions():
+            last = index + 2 if self.norm else index + 1
+            stages[index] = f"features.{last}", self._rectified(index)
         for index in self.poolings:
             stages[index] = f"features.{index}", lambda x: max_pool(x, 2, 2)
         return [stages[index] for index in sorted(stages)]

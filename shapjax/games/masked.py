@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 
 from shapjax.backbones.record import Backbone
 from shapjax.games.pooled import inverse_root
+from shapjax.games.stem import Stem, stem_of
 
 NETWORK_CHUNK = 64
 """Masked pictures per call of a network: enough to fill the machine, small enough to hold."""
@@ -26,11 +27,37 @@ class MaskedPicture(NamedTuple):
         picture: normalised network input, float32 [S, S, 3].
         backgrounds: likewise, float32 [K, S, S, 3]; worths are averaged over them.
         labels: player that owns each pixel, int32 [S, S].
+        stem: the network's first convolution for every coalition; None: it runs on each.
     """
 
     picture: jax.Array
     backgrounds: jax.Array
     labels: jax.Array
+    stem: Stem | None = None
+
+    @staticmethod
+    def of(
+        backbone: Backbone, picture: np.ndarray, backgrounds: np.ndarray, labels: np.ndarray
+    ) -> MaskedPicture:
+        """From pictures in RGB, with the stem where the network has one and it pays.
+
+        Args:
+            backbone: the network.
+            picture: float32 [S, S, 3] in [0, 1].
+            backgrounds: likewise, [K, S, S, 3].
+            labels: player that owns each pixel, int [S, S].
+        """
+        shown, blanks = (backbone.normalise(jnp.asarray(rgb)) for rgb in (picture, backgrounds))
+        opening = backbone.network.opening()
+        stem = None if opening is None else stem_of(opening, shown, blanks, labels)
+        return MaskedPicture(shown, blanks, jnp.asarray(labels), stem)
+
+    def over(self, place: jax.Array) -> MaskedPicture:
+        """The same over one of the backgrounds."""
+        stem = self.stem
+        if stem is not None:
+            stem = stem._replace(blank=stem.blank[place][None], changes=stem.changes[place][None])
+        return self._replace(backgrounds=self.backgrounds[place][None], stem=stem)
 
     @property
     def n_players(self) -> int:
@@ -121,8 +148,8 @@ def _unit(backbone: Backbone, side: MaskedPicture | jax.Array, masks: jax.Array)
     """Embeddings of norm one (or zero), [K, B, C]; [1, 1, C] for a side without players."""
     if isinstance(side, MaskedPicture):
         vectors = jax.lax.map(
-            lambda blank: embed_masked(backbone, side._replace(backgrounds=blank[None]), masks),
-            side.backgrounds,
+            lambda place: embed_masked(backbone, side.over(place), masks),
+            jnp.arange(len(side.backgrounds)),
         )
     else:
         vectors = side[None, None]
@@ -134,5 +161,7 @@ def embed_masked(backbone: Backbone, side: MaskedPicture, masks: jax.Array) -> j
 
     Its first background stands in for them.
     """
+    if side.stem is not None:
+        return backbone.network.embed_opened(side.stem.opened, masks)
     shown = masks[:, side.labels][..., None]
     return backbone.embed(jnp.where(shown, side.picture, side.backgrounds[0]))

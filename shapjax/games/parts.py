@@ -113,9 +113,8 @@ def _of_picture(model: Backbone, source: Any, players: Any, background: Any) -> 
         return _of_patches(model, picture, players)
     labels = label_map(players, picture, feature_cells(model))
     blank = picture_background(background, picture, model)
-    x, hidden = (model.normalise(jnp.asarray(image)) for image in (picture, blank))
     n = int(labels.max()) + 1
-    masked = MaskedPicture(x, hidden[None], jnp.asarray(labels))
+    masked = MaskedPicture.of(model, picture, blank[None], labels)
     return Parts(Partial(embed_masked, model, masked), n, None, labels, model.name)
 
 

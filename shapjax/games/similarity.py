@@ -160,7 +160,6 @@ def masked_sides(
         match.blanks(side) if owners is not None else None for side, owners in enumerate(labels)
     ]
     count = count_backgrounds([len(b) for b in blanks if b is not None])
-    normalise = match.backbone.normalise
     sides: list[MaskedPicture | jax.Array] = []
     for picture, owners, blank, embedding in zip(
         match.pictures, labels, blanks, embeddings, strict=True
@@ -169,13 +168,7 @@ def masked_sides(
             sides.append(embedding)
             continue
         shown = np.broadcast_to(blank, (count, *blank.shape[1:]))
-        sides.append(
-            MaskedPicture(
-                normalise(jnp.asarray(picture)),
-                normalise(jnp.asarray(shown)),
-                jnp.asarray(owners),
-            )
-        )
+        sides.append(MaskedPicture.of(match.backbone, picture, shown, owners))
     return sides
 
 
