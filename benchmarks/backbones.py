@@ -19,9 +19,11 @@ machine disturbs less.
 
 ``--masked`` measures what masking adds: the game of one picture's superpixels, from masks to
 worths as ``shapjax.evaluate`` runs it, beside the bare network on pictures that are on the device
-already, in the same chunks. For transformers the players are patches that are dropped, coalitions
-of every size equally likely: ``times`` is how much faster that is than hiding them in the attention
-of whole sequences.
+already, in the same chunks; ``pictures`` is the same game where every masked picture is made,
+whose first convolution the game otherwise adds up from what each player changes, and ``times`` how
+much faster that is. For transformers the players are patches that are dropped, coalitions of every
+size equally likely: ``times`` is how much faster that is than hiding them in the attention of whole
+sequences.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ OUT = Path("shapjax-out/backbones.jsonl")
 KEY = ("what", "network", "dtype", "batch", "beside")
 """What tells one measurement from another; ``beside`` names torch's ways and the clock."""
 
-MASKED = ("resnet50", "squeezenet1_1")
+MASKED = ("shapjax_tiny", "resnet50", "squeezenet1_1", "mobilenet_v2", "densenet121", "vgg11")
 
 
 def main() -> None:
@@ -158,6 +160,7 @@ def masked(
     from skimage import data
 
     from shapjax import backbones, parts, worths
+    from shapjax.games.masked import MaskedPicture, masked_game
     from shapjax.games.similarity import similarity_game
     from shapjax.games.tokens import embed_unseen
 
@@ -174,7 +177,11 @@ def masked(
         players = side.n_players
     else:
         game = similarity_game(backbone, left, right, players="superpixels", masked="retrieved")
-        games = {"game": game.value_fn}
+        sides = [
+            side._replace(stem=None) if isinstance(side, MaskedPicture) else side
+            for side in game.value_fn.sides
+        ]
+        games = {"game": game.value_fn, "pictures": masked_game(backbone, *sides)}
         players = game.n_players
     embed = jax.jit(lambda net, x: net.embed(x))
     rng = np.random.default_rng(0)
@@ -202,11 +209,11 @@ def masked(
             "game, coalitions/s": rates["game"],
             "overhead": f"{seconds['game'] / seconds['bare'] - 1:.1%}",
         }
-        if "hidden" in seconds:
-            record |= {
-                "hidden, coalitions/s": rates["hidden"],
-                "times": round(seconds["hidden"] / seconds["game"], 2),
-            }
+        (other,) = seconds.keys() - {"bare", "game"}
+        record |= {
+            f"{other}, coalitions/s": rates[other],
+            "times": round(seconds[other] / seconds["game"], 2),
+        }
         records.append(record)
     return records
 
