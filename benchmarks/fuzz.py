@@ -1,4 +1,4 @@
-"""Fuzz what reads strangers' files: pictures, label maps, weights, saved explanations.
+"""Fuzz what reads strangers' files: pictures, label maps, masks, weights, saved explanations.
 
     python benchmarks/fuzz.py [--readers image npz ...] [--inputs 100000] [--seed 0]
         [--keep FOLDER] [--json]
@@ -71,6 +71,12 @@ def _labels(path: Path) -> Any:
     return label_map(path, np.zeros((32, 32, 3), np.float32), (2, 2))
 
 
+def _masks(path: Path) -> Any:
+    from shapjax.evaluate.datasets.record import read_png
+
+    return read_png(path)
+
+
 def _weights(path: Path) -> Any:
     from shapjax.backbones.readers import read_weights
 
@@ -92,12 +98,13 @@ READERS: dict[str, tuple[Read, tuple[str, ...]]] = {
         ),
     ),
     "labels": (_labels, ("png",)),
+    "masks": (_masks, ("bits.png", "grey.png", "grey16.png", "palette.png")),
     "npz": (_weights, ("npz",)),
     "safetensors": (_weights, ("safetensors",)),
     "pth": (_weights, ("pth", "pt")),
     "explanation": (_explanation, ("explanation",)),
 }
-"""Each reader and the endings of the files in the corpus that it reads."""
+"""Each reader and how the names of the files in the corpus that it reads end."""
 
 EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF)
 EDGES += (0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF)
@@ -106,7 +113,7 @@ EDGES += (0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFF
 def corpus(reader: str) -> list[tuple[str, bytes]]:
     """Endings and contents of the files that a reader's inputs are made of."""
     endings = READERS[reader][1]
-    files = [f for f in sorted(CORPUS.iterdir()) if f.suffix[1:] in endings]
+    files = [file for file in sorted(CORPUS.iterdir()) if file.name.endswith(endings)]
     return [(file.suffix, file.read_bytes()) for file in files]
 
 

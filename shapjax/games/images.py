@@ -164,6 +164,34 @@ def require_pixels(image: Image.Image, name: str, most: int = MAX_PIXELS) -> Non
         raise ImageError(f"{name} has {width} x {height} pixels, expected at least one.")
 
 
+def png_entries(path: Path, use: str, most: int = MAX_PIXELS) -> np.ndarray:
+    """What a PNG holds, as it holds it: [H, W] palette entries or greys, else [H, W, channels].
+
+    Args:
+        path: the file.
+        use: what it is read as, for the message.
+        most: pixels that are decoded.
+
+    Raises:
+        ImageError: it is no PNG, damaged, or has more pixels than that.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            # Our own limit speaks instead of Pillow's two thresholds.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["PNG"]) as image:
+                require_pixels(image, str(path), most)
+                return np.asarray(image)
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise _too_large(str(path), "more than Pillow opens", most) from None
+    except Exception as error:  # decoders raise whatever a damaged file makes them raise
+        raise ImageError(f"{path} is no PNG that can be read as a {use} ({error}).") from None
+
+
 def _eight_bit(grey: np.ndarray) -> Image.Image:
     """Greys of 16 or 32 bits, or floats, as 8 bits: by their range where it is not 16 bits.
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shapjax.core.checks import whole_number
-from shapjax.core.errors import ImageError, ShapjaxError
-from shapjax.games.images import require_pixels
+from shapjax.core.errors import ShapjaxError
+from shapjax.games.images import png_entries
 
 CHOICES = "features, superpixels, pixels, grid, ROWSxCOLUMNS, a label map or its PNG"
 
@@ -129,21 +128,9 @@ def stretch(labels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _read_labels(path: Path) -> np.ndarray:
     """Labels of a PNG: palette entries, greys of any depth, or colours."""
-    from PIL import Image
-
     if not path.is_file():
         raise ShapjaxError(f"players is {str(path)!r}, expected one of {CHOICES}.")
-    try:
-        with warnings.catch_warnings():
-            # Our own limit speaks instead of Pillow's two thresholds.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=["PNG"]) as image:
-                require_pixels(image, str(path), MAX_LABELS)
-                labels = np.asarray(image)
-    except ImageError:
-        raise
-    except Exception as error:  # decoders raise whatever a damaged file makes them raise
-        raise ImageError(f"{path} is no PNG that can be read as a label map ({error}).") from None
+    labels = png_entries(path, "label map", MAX_LABELS)
     if labels.ndim == 2:
         return labels
     # One label for each colour, alpha included.

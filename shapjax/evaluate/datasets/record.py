@@ -11,6 +11,7 @@ import numpy as np
 
 from shapjax.core.checks import one_of
 from shapjax.core.errors import ImageError, ShapjaxError
+from shapjax.games.images import png_entries
 from shapjax.games.players import stretch
 
 VOID = -1
@@ -118,17 +119,11 @@ def read_png(path: Path) -> np.ndarray:
     """Entries of a PNG of one channel (palette or grey), int32 [H, W].
 
     Raises:
-        ImageError: it is missing, damaged, or has colours instead of entries.
+        ImageError: it is missing, damaged, over 100 megapixels, or has colours instead of entries.
     """
-    from PIL import Image
-
     if not path.is_file():
         raise ImageError(f"{path} does not exist; check the name.")
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            entries = np.asarray(image)
-    except Exception as error:  # decoders raise whatever a damaged file makes them raise
-        raise ImageError(f"{path} is no PNG that can be read as a mask ({error}).") from None
+    entries = png_entries(path, "mask")
     if entries.ndim != 2:
         raise ImageError(f"{path} has colours, expected one number for each pixel; use a palette.")
     return entries.astype(np.int32)
