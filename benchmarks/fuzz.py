@@ -12,8 +12,8 @@ again, so that what lies behind them is reached. Input i of a seed is always the
 A reader may give a result or raise ``ShapjaxError``. Anything else is counted: ``errors`` are
 other exceptions or a gigabyte more of memory, ``crashes`` ended the process, ``hangs`` took over 5
 seconds of the processor, ``growth`` is the most memory that the process has grown by, MiB. The
-first inputs that did one of these are written to ``--keep``. The process that reads is another
-one, which is replaced when it dies.
+first input of each kind that did one of these is written to ``--keep``, by default
+``shapjax-fuzz/``. The process that reads is another one, which is replaced when it dies.
 """
 
 from __future__ import annotations
@@ -51,8 +51,14 @@ BLOW_UP = 1 << 30
 """Bytes that reading one small file may add to what the process has taken before: a picture of
 100 megapixels is read, of whatever size its file is."""
 
+START = 600.0
+"""Seconds after which a process that reads must have read what the corpus holds."""
+
 STUCK = 600.0
 """Seconds without a word from the process that reads, after which it is ended."""
+
+KEPT = Path("shapjax-fuzz")
+"""Where inputs that went wrong are written, so that none is lost to a run that nobody watched."""
 
 Read = Callable[[Path], Any]
 
@@ -106,13 +112,34 @@ READERS: dict[str, tuple[Read, tuple[str, ...]]] = {
 }
 """Each reader and how the names of the files in the corpus that it reads end."""
 
+
+def _faults(path: Path) -> Any:
+    """Do what the place of the input says; with what the corpus holds, nothing."""
+    if (path.suffix, path.read_bytes()) in corpus("faults"):
+        return
+    place = int((path.parent / "index").read_text())
+    if place == 1:
+        raise ShapjaxError("refused")
+    if place == 2:
+        bytearray(b"x") * (1 << 28)
+    if place == 3:
+        raise KeyError(place)
+    if place == 4:
+        os.abort()
+    while place == 5:
+        time.sleep(1)
+
+
+SELF_TEST: dict[str, tuple[Read, tuple[str, ...]]] = {"faults": (_faults, ("ppm",))}
+"""Readers with every fault, by which tests find out whether faults are counted; not for users."""
+
 EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF)
 EDGES += (0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF)
 
 
 def corpus(reader: str) -> list[tuple[str, bytes]]:
     """Endings and contents of the files that a reader's inputs are made of."""
-    endings = READERS[reader][1]
+    endings = (READERS | SELF_TEST)[reader][1]
     files = [file for file in sorted(CORPUS.iterdir()) if file.name.endswith(endings)]
     return [(file.suffix, file.read_bytes()) for file in files]
 
@@ -232,17 +259,32 @@ def run_here(reader: str, first: int, last: int, seed: int, folder: Path) -> Tal
     return tally
 
 
-def _work(reader: str, first: int, last: int, seed: int, folder: Path) -> None:
-    """Like ``run_here``, with a line of JSON for every input that went wrong and every 100."""
-    read, files, tally = READERS[reader][0], corpus(reader), Tally()
+def _work(reader: str, first: int, last: int, seed: int, blow_up: int, folder: Path) -> None:
+    """Like ``run_here``, with a line of JSON at the start, for what went wrong and every 100."""
+    read, files, tally = (READERS | SELF_TEST)[reader][0], corpus(reader), Tally()
     for ending, content in files:
         path = folder / f"input{ending.replace('.explanation', '.npz')}"
         path.write_bytes(content)
         read(path)  # what the corpus holds can be read, and what reading imports is there
     grown_from = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # A blow-up ends in an error instead of taking the machine along.
+    # A blow-up ends in an error instead of taking the machine along, and a crash leaves no core.
     resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = grown_from
+
+    def tell(wrong: str | None, index: int) -> None:
+        record = {
+            "wrong": wrong,
+            "index": index,
+            "inputs": tally.inputs,
+            "read": tally.read,
+            "refused": tally.refused,
+            "slowest": tally.slowest,
+            "growth": (most - grown_from) >> 10,
+        }
+        print(json.dumps(record), flush=True)
+
+    tell(None, first)
     for index in range(first, last):
         ending, content = make_input(files, seed, index)
         path = folder / f"input{ending.replace('.explanation', '.npz')}"
@@ -250,42 +292,35 @@ def _work(reader: str, first: int, last: int, seed: int, folder: Path) -> None:
         (folder / "index").write_text(str(index))
         wrong = tally.add(read, path)
         now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if now > most + (BLOW_UP >> 10) and wrong is None:
+        if now > most + (blow_up >> 10) and wrong is None:
             wrong = f"memory grew by {(now - most) >> 10} MiB"
         most = max(most, now)
         if wrong is not None or (index + 1) % 100 == 0 or index + 1 == last:
-            record = {
-                "wrong": wrong,
-                "index": index,
-                "inputs": tally.inputs,
-                "read": tally.read,
-                "refused": tally.refused,
-                "slowest": tally.slowest,
-                "growth": (most - grown_from) >> 10,
-            }
-            print(json.dumps(record), flush=True)
+            tell(wrong, index)
 
 
-def fuzz(reader: str, inputs: int, seed: int, keep: Path | None) -> dict[str, Any]:
+def fuzz(reader: str, inputs: int, seed: int, keep: Path) -> dict[str, Any]:
     """One record: what became of all inputs of a reader, read in processes of their own."""
     total = {"reader": reader, "inputs": 0, "read": 0, "refused": 0}
     counts = {"errors": 0, "crashes": 0, "hangs": 0}
     slowest, growth, first, begun = 0.0, 0, 0, time.perf_counter()
     examples: dict[str, int] = {}
+    signal.signal(signal.SIGALRM, _timed_out)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        index = Path(name) / "index"
         while first < inputs:
+            index.unlink(missing_ok=True)  # that of a process before this one says nothing
             command = [sys.executable, __file__, "--work", reader, str(first), str(inputs)]
-            command += [str(seed), name]
+            command += [str(seed), str(BLOW_UP), name]
             # Decoders write what they think of a file to standard error.
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
             assert process.stdout is not None
             part: dict[str, Any] = {"inputs": 0, "read": 0, "refused": 0}
-            alive = True
-            while alive:
-                signal.alarm(int(STUCK))
+            limit = START
+            while True:
+                signal.alarm(int(limit))
                 try:
                     line = process.stdout.readline()
                 except TimeoutError:
@@ -295,7 +330,7 @@ def fuzz(reader: str, inputs: int, seed: int, keep: Path | None) -> dict[str, An
                     signal.alarm(0)
                 if not line:
                     break
-                part = json.loads(line)
+                part, limit = json.loads(line), STUCK
                 slowest, growth = max(slowest, part["slowest"]), max(growth, part["growth"])
                 if part["wrong"] is not None:
                     counts["hangs" if part["wrong"].startswith("hang") else "errors"] += 1
@@ -305,7 +340,6 @@ def fuzz(reader: str, inputs: int, seed: int, keep: Path | None) -> dict[str, An
             code = process.wait()
             done = first + part["inputs"]
             if code != 0:
-                index = folder / "index"
                 if not index.exists():
                     raise SystemExit(f"the process that reads {reader} files did not start")
                 done = int(index.read_text()) + 1
@@ -324,11 +358,10 @@ def fuzz(reader: str, inputs: int, seed: int, keep: Path | None) -> dict[str, An
     return {**total, **counts, **rest}
 
 
-def _keep(folder: Path | None, reader: str, seed: int, index: int) -> None:
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        ending, content = make_input(corpus(reader), seed, index)
-        (folder / f"{reader}-{seed}-{index}{ending}").write_bytes(content)
+def _keep(folder: Path, reader: str, seed: int, index: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    ending, content = make_input(corpus(reader), seed, index)
+    (folder / f"{reader}-{seed}-{index}{ending}").write_bytes(content)
 
 
 def _timed_out(*_: Any) -> None:
@@ -338,18 +371,19 @@ def _timed_out(*_: Any) -> None:
 def main() -> None:
     """Print a table, or JSON; exit with 1 where anything went wrong."""
     if sys.argv[1:2] == ["--work"]:
-        reader, first, last, seed, folder = sys.argv[2:]
-        _work(reader, int(first), int(last), int(seed), Path(folder))
+        reader, *numbers, folder = sys.argv[2:]
+        _work(reader, *map(int, numbers), Path(folder))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--readers", nargs="+", choices=list(READERS), default=list(READERS))
     parser.add_argument("--inputs", type=int, default=100_000, help="of each reader")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where inputs are kept")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", default=KEPT, help=f"of what went wrong ({KEPT})"
+    )
     parser.add_argument("--quick", action="store_true", help="500 inputs of each reader")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    signal.signal(signal.SIGALRM, _timed_out)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     inputs = 500 if options.quick else options.inputs
     records = [fuzz(reader, inputs, options.seed, options.keep) for reader in options.readers]

@@ -3,15 +3,23 @@
 ``benchmarks/fuzz.py`` reads 100,000 inputs of each reader; here are the first few of another seed.
 """
 
+import json
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import shapjax as sj
+from shapjax.evaluate.datasets.record import read_png
+from shapjax.games.images import load_image
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
 
 import fuzz
 
@@ -64,3 +72,90 @@ def test_what_goes_wrong_is_counted(tmp_path):
 
     assert "KeyError in test_fuzz.py: 'x'" in tally.add(broken, tmp_path / "x")
     assert tally.errors
+
+
+def test_what_takes_too_long_is_a_hang(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuzz, "HANG", -1.0)
+    assert "hang of" in fuzz.Tally().add(lambda path: None, tmp_path / "x")
+
+
+def test_crashes_hangs_and_growth_are_counted_and_their_inputs_kept(tmp_path):
+    """A reader with every fault, two processes of which are lost."""
+    # In a process of its own: one that is started by a large one seems as large as that.
+    lines = "import fuzz, json, pathlib, sys; fuzz.STUCK, fuzz.BLOW_UP = 2, 1 << 27"
+    lines += "; print(json.dumps(fuzz.fuzz('faults', 6, 0, pathlib.Path(sys.argv[1]))))"
+    done = subprocess.run(
+        [sys.executable, "-c", lines, str(tmp_path / "kept")],
+        cwd=BENCHMARKS,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["growth"] >= 200
+    del found["slowest s"], found["growth"], found["a second"]
+    assert found == {
+        "reader": "faults",
+        "inputs": 6,
+        "read": 2,
+        "refused": 1,
+        "errors": 2,
+        "crashes": 1,
+        "hangs": 1,
+    }
+    for wrong in ("input 2: memory grew by", "input 3: KeyError", "input 4: ended with -6"):
+        assert wrong in done.stderr
+    assert "input 5: ended with -9" in done.stderr
+    kept = {path.stem: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    files = fuzz.corpus("faults")
+    assert kept == {f"faults-0-{i}": fuzz.make_input(files, 0, i)[1] for i in (2, 3, 4, 5)}
+
+
+ANY_BYTES = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def damaged(draw, reader):
+    """Ending and content of a file of the corpus with pieces replaced, and perhaps cut off."""
+    ending, content = draw(st.sampled_from(fuzz.corpus(reader)))
+    data = bytearray(content)
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, len(data)))
+        data[place : place + draw(st.integers(0, 4))] = draw(st.binary(max_size=8))
+    cut = data[: draw(st.none() | st.integers(0, len(data)))]
+    # Else nearly every damaged PNG would be refused for its checksums.
+    mended = ending == ".png" and draw(st.booleans())
+    return ending, fuzz._mended_png(cut) if mended else bytes(cut)
+
+
+@pytest.mark.filterwarnings("ignore")
+@ANY_BYTES
+@given(file=damaged("image"))
+def test_any_bytes_are_a_picture_or_refused(tmp_path, file):
+    path = tmp_path / f"x{file[0]}"
+    path.write_bytes(file[1])
+    try:
+        pixels = np.asarray(load_image(path))
+    except sj.ImageError as error:
+        assert str(path) in str(error)
+        return
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2:] == (3,)
+    assert pixels.size
+
+
+@pytest.mark.filterwarnings("ignore")
+@ANY_BYTES
+@given(file=damaged("masks"))
+def test_any_bytes_are_a_mask_or_refused(tmp_path, file):
+    path = tmp_path / "x.png"
+    path.write_bytes(file[1])
+    try:
+        entries = read_png(path)
+    except sj.ImageError as error:
+        assert str(path) in str(error)
+        return
+    assert entries.dtype == np.int32
+    assert entries.ndim == 2
+    assert entries.size
