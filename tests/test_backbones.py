@@ -1,6 +1,8 @@
 """Backbones: the registry, filling networks, and SqueezeNet against independent computations."""
 
 import csv
+import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -20,9 +22,11 @@ from shapjax.backbones.filling import CHANNELS_FIRST, fill
 from shapjax.backbones.folding import fold
 from shapjax.backbones.layers import Affine, BatchNorm, Conv, average_pool_to
 from shapjax.backbones.network import Network
-from shapjax.backbones.record import IMAGENET
+from shapjax.backbones.record import IMAGENET, Preprocessing
+from shapjax.backbones.registry import ROWS
 from shapjax.backbones.squeezenet import CAFFE, SqueezeNet11
 from shapjax.core.errors import ShapjaxError, WeightsError
+from shapjax.evaluate.published import NETWORKS
 
 DATA = Path(os.environ.get("SHAPJAX_DATA") or Path(__file__).parents[2] / "shared" / "data")
 CAFFE_WEIGHTS = DATA / "squeezenet_v1_1_imagenet.npz"
@@ -163,6 +167,37 @@ def test_preprocessing_is_the_publishers():
     image = Image.new("RGB", (300, 400))
     assert caffe.preprocess(image).shape == (227, 227, 3)
     assert torchvision.preprocess(image).shape == (224, 224, 3)
+
+
+def test_a_stretched_picture_is_bilinear_between_the_centres_of_its_pixels():
+    """Four pixels over two have their centres at -1/4, 1/4, 3/4 and 5/4 of a pixel."""
+    image = Image.fromarray(np.array([[0, 64], [128, 192]], np.uint8)).convert("RGB")
+    settings = Preprocessing(size=4, resize=9, mean=(0,) * 3, std=(1,) * 3)
+    found = settings.pixels(image, fit="stretch")
+    expected = [
+        [0, 16, 48, 64],
+        [32, 48, 80, 96],
+        [96, 112, 144, 160],
+        [128, 144, 176, 192],
+    ]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(np.rint(found * 255), np.stack([expected] * 3, -1))
+    # Bilinear whatever the publisher crops with, as the paper has it.
+    bicubic = dataclasses.replace(settings, resampling="bicubic")
+    np.testing.assert_array_equal(bicubic.pixels(image, fit="stretch"), found)
+    # Neither side is cut.
+    assert np.ptp(settings.pixels(image.resize((40, 6)), fit="stretch")) > 0.7
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_the_paper_see_224_pixels_a_side(name):
+    row = ROWS[name]
+    module = importlib.import_module(f"shapjax.backbones.{row.module}")
+    own = module.layout(name, ()).preprocessing
+    given = [published.preprocessing or own for published in row.published.values()]
+    for settings in (own, *given):
+        assert settings.size == 224
+        assert settings.pixels(Image.new("RGB", (9, 5)), fit="stretch").shape == (224, 224, 3)
 
 
 def test_two_backbones_share_one_compiled_program():
