@@ -1,6 +1,7 @@
 """Data sets in their publishers' layouts, and pairs that are mined from them."""
 
 import csv
+import functools
 import json
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ from data_set_folders import (
     voc_folder,
     voc_part_folder,
 )
+from toy_network import toy
 
 import shapjax as sj
 from shapjax.core.stream import stream
@@ -250,9 +252,10 @@ def test_pairs_are_written_and_read(tmp_path):
     write_pairs(tmp_path / "other.csv", [Pair("v9", "t3", "unicorn", 0.5)])
     with pytest.raises(sj.ShapjaxError, match=r"2 names \(unicorn, v9\)"):
         read_pairs(tmp_path / "other.csv", found)
-    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(sj.ShapjaxError, match="cannot be read as a table of pairs"):
-        read_pairs(tmp_path / "other.csv", found)
+    for content in ("a,b\n1,2\n", '"' + "a,b\n" * 40_000):
+        (tmp_path / "other.csv").write_text(content)
+        with pytest.raises(sj.ShapjaxError, match="cannot be read as a table of pairs"):
+            read_pairs(tmp_path / "other.csv", found)
 
 
 def test_a_stream_is_in_order_bounded_and_hands_on_errors():
@@ -279,13 +282,127 @@ def test_a_stream_is_in_order_bounded_and_hands_on_errors():
 
 def test_a_crowd_that_does_not_fill_its_picture(tmp_path):
     root = coco_folder(tmp_path, stuff=False)
-    path = root / "annotations" / "instances_val2017.json"
-    content = json.loads(path.read_text())
-    content["annotations"][1]["segmentation"]["counts"] = [0, 5]
-    path.write_text(json.dumps(content))
+
+    def change(content):
+        content["annotations"][1]["segmentation"]["counts"] = [0, 5]
+        return content
+
+    rewrite(root / INSTANCES, change)
     found = open_dataset("coco", root)
     with pytest.raises(sj.ImageError, match="run lengths"):
         found.read_labels(found.validation[0])
+
+
+def rewrite(path, change):
+    """Put what ``change`` makes of the content of a JSON file back into it."""
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(change(content)))
+
+
+INSTANCES = "annotations/instances_val2017.json"
+
+DAMAGED = {
+    "cub: a picture without a class": ("cub", "image_class_labels.txt", "1 1\n"),
+    "cub: no number": ("cub", "classes.txt", "one 001.Bird_1\n"),
+    "cub: no such split": ("cub", "train_test_split.txt", "1 7\n"),
+    "sop: no number": ("sop", "Ebay_test.txt", "id class super path\n1 one 1 a.JPG\n"),
+    "folder: no number": ("folder", "classes.txt", "one red square\n"),
+    "voc: an open quote": ("voc", "images.csv", 'image,split\n"' + "a,train\n" * 20_000),
+    "coco: categories are a number": ("coco", INSTANCES, '{"categories": 3}'),
+    "coco: a list": ("coco", INSTANCES, "[1, 2]"),
+    "coco: a picture without a file": (
+        "coco",
+        INSTANCES,
+        '{"categories": [], "images": [{"id": 1}], "annotations": []}',
+    ),
+    "coco: brackets without end": ("coco", INSTANCES, "[" * 100_000),
+    "stuff: categories are a number": ("stuff", INSTANCES, '{"categories": 3}'),
+    "stuff: no categories": ("stuff", INSTANCES, "{}"),
+}
+"""Of each data set a list that somebody damaged: the set, the file and its content."""
+
+LAYOUTS = {
+    "voc": voc_part_folder,
+    "coco": functools.partial(coco_folder, stuff=False),
+    "stuff": functools.partial(coco_folder, stuff=True),
+    "cub": cub_folder,
+    "sop": sop_folder,
+    "folder": plain_folder,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_lists_end_in_one_sentence(tmp_path, damage):
+    layout, name, content = DAMAGED[damage]
+    root = LAYOUTS[layout](tmp_path)
+    path = (root / "CUB_200_2011" if layout == "cub" else root) / name
+    path.parent.mkdir(exist_ok=True)
+    (root / "labels.txt").unlink(missing_ok=True)
+    path.write_text(content)
+    with pytest.raises(sj.ShapjaxError, match=r"damaged.* anew\.$") as caught:
+        open_dataset("coco" if layout == "stuff" else layout, root)
+    assert type(caught.value) is sj.ShapjaxError
+    assert str(root) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+OBJECTS = {
+    "a word in a polygon": ("annotations", "segmentation", [["a", 1, 2, 3, 4, 5]]),
+    "half a point": ("annotations", "segmentation", [[1, 2, 3]]),
+    "a number for polygons": ("annotations", "segmentation", 3),
+    "a class without a number": ("annotations", "category_id", "bird"),
+    "an endless class": ("annotations", "category_id", float("inf")),
+    "run lengths without a size": ("annotations", "segmentation", {"counts": [48 * 48]}),
+    "run lengths of words": ("annotations", "segmentation", {"counts": ["a"], "size": [48, 48]}),
+    "run lengths below nothing": (
+        "annotations",
+        "segmentation",
+        {"counts": [-48, 49 * 48], "size": [48, 48]},
+    ),
+    "run lengths of another picture": (
+        "annotations",
+        "segmentation",
+        {"counts": [10**12], "size": [10**6, 10**6]},
+    ),
+    "a side that is no number": ("images", "height", "48"),
+    "a huge picture": ("images", "height", 10**7),
+    "a long picture": ("images", "width", 10**5),
+    "a picture of nothing": ("images", "width", -48),
+}
+"""What an object or a picture of COCO's annotations may be damaged to."""
+
+
+@pytest.mark.parametrize("damage", OBJECTS)
+def test_damaged_objects_are_an_image_error(tmp_path, damage):
+    part, key, value = OBJECTS[damage]
+    root = coco_folder(tmp_path, stuff=False)
+
+    def change(content):
+        content[part][0][key] = value
+        return content
+
+    rewrite(root / INSTANCES, change)
+    found = open_dataset("coco", root)
+    with pytest.raises(sj.ImageError) as caught:
+        found.read_labels(found.validation[0])
+    assert str(found.validation[0].image) in str(caught.value)
+    assert found.read_labels(found.validation[1]).shape == (48, 48)
+
+
+def test_a_damaged_object_does_not_end_mining(tmp_path):
+    root = coco_folder(tmp_path / "coco", stuff=False)
+
+    def change(content):
+        content["annotations"][0]["segmentation"] = [["a", 1, 2, 3, 4, 5]]
+        return content
+
+    rewrite(root / INSTANCES, change)
+    found = open_dataset("coco", root)
+    with pytest.raises(sj.ImageError, match=r"1 file\(s\).*objects that cannot be drawn"):
+        mine_pairs(found, toy())
+    mined = mine_pairs(found, toy(), broken="skip")
+    assert list(mined.broken) == [found.validation[0].image]
+    assert [pair.validation for pair in mined.pairs] == [found.validation[1].name]
 
 
 def test_the_part_of_voc_at_hand():

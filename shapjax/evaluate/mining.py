@@ -340,7 +340,7 @@ def read_pairs(
         rows = list(csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
         header, rows = tuple(rows[0]), rows[1:]
         pairs = [Pair(a, b, category, float(cosine)) for a, b, category, cosine in rows]
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise ShapjaxError(
             f"{path} cannot be read as a table of pairs ({reason}); expected the columns "

@@ -153,7 +153,15 @@ def require_pixels(image: Image.Image, name: str, most: int = MAX_PIXELS) -> Non
     Raises:
         ImageError: it has none, more than ``most``, or more than 65,535 on a side.
     """
-    width, height = image.size
+    require_size(*image.size, name, most)
+
+
+def require_size(width: int, height: int, name: str, most: int = MAX_PIXELS) -> None:
+    """Like ``require_pixels``, for a size that is known before there is a picture.
+
+    Raises:
+        ImageError: as there.
+    """
     if width * height > most:
         raise _too_large(name, f"{width} x {height} pixels", most)
     if max(width, height) > MAX_SIDE:

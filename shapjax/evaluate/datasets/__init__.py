@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -44,10 +45,24 @@ def open_dataset(name: str, root: str | os.PathLike[str]) -> DataSet:
     place = Path(root)
     if not place.is_dir():
         raise ShapjaxError(f"{place} is not a folder, expected the root of {name}; name another.")
-    found = DATASETS[name](place)
+    found = _listed(name, place)
     if not found.training or not found.validation:
         raise ShapjaxError(
             f"{place} lists {len(found.training)} training and {len(found.validation)} validation "
             "pictures, expected some of both; name another folder."
         )
     return found
+
+
+def _listed(name: str, place: Path) -> DataSet:
+    """The data set of a root; whatever its lists make a layout raise becomes one sentence."""
+    try:
+        return DATASETS[name](place)
+    except ShapjaxError:
+        raise
+    except (LookupError, TypeError, ValueError, csv.Error) as error:
+        raise ShapjaxError(
+            f"the lists under {place} are damaged or not all of one version "
+            f"({type(error).__name__}: {error}), expected those of {name} as they were published; "
+            "fetch them anew."
+        ) from None

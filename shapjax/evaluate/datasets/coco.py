@@ -10,6 +10,7 @@ import numpy as np
 
 from shapjax.core.errors import ImageError, ShapjaxError
 from shapjax.evaluate.datasets.record import VOID, DataSet, Item, read_lines, read_png
+from shapjax.games.images import require_size
 
 LAYOUT = (
     "images/ (or nothing around it) with train2017/ and val2017/, and annotations/ with "
@@ -98,11 +99,12 @@ class Instances:
                 place = pictures / image["file_name"]
                 self._sizes[place] = (image["height"], image["width"])
                 self._objects.setdefault(place, []).append(one)
-        except (KeyError, TypeError) as error:
+            names = sorted(entry["file_name"] for entry in files.values())
+        except (LookupError, TypeError) as error:
             raise ShapjaxError(
-                f"{path} lacks {error}, expected COCO's annotations of objects; fetch it anew."
+                f"{path} is damaged ({type(error).__name__}: {error}), expected COCO's annotations "
+                "of objects; fetch it anew."
             ) from None
-        names = sorted(entry["file_name"] for entry in files.values())
         return tuple(
             Item(Path(name).stem, pictures / name, pictures / name)
             for name in names
@@ -110,17 +112,34 @@ class Instances:
         )
 
     def labels(self, item: Item) -> np.ndarray:
-        """The class of each pixel, int32 [H, W]; crowds are void."""
+        """The class of each pixel, int32 [H, W]; crowds are void.
+
+        Raises:
+            ImageError: the annotations of the picture are damaged, or it is over 100 megapixels.
+        """
+        try:
+            return self._drawn(item)
+        except ImageError:
+            raise
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise ImageError(
+                f"{item.image} has objects that cannot be drawn ({type(error).__name__}: {error}), "
+                "expected polygons or run lengths and a class number; fetch COCO's annotations "
+                "anew."
+            ) from None
+
+    def _drawn(self, item: Item) -> np.ndarray:
         from PIL import Image, ImageDraw
 
         height, width = self._sizes[item.image]
+        require_size(width, height, str(item.image))
         canvas = Image.new("I", (width, height))
         draw = ImageDraw.Draw(canvas)
         crowds = np.zeros((height, width), bool)
         for one in self._objects[item.image]:
             outline = one["segmentation"]
             if isinstance(outline, dict):
-                crowds |= _run_lengths(outline, item)
+                crowds |= _run_lengths(outline, item, height, width)
                 continue
             for polygon in outline:
                 draw.polygon([float(value) for value in polygon], fill=int(one["category_id"]))
@@ -128,10 +147,11 @@ class Instances:
         return np.where(crowds & (drawn == 0), VOID, drawn).astype(np.int32)
 
 
-def _run_lengths(outline: dict[str, Any], item: Item) -> np.ndarray:
+def _run_lengths(outline: dict[str, Any], item: Item, height: int, width: int) -> np.ndarray:
     """A mask of run lengths down the columns, Boolean [H, W]."""
-    counts, (height, width) = outline["counts"], outline["size"]
-    if not isinstance(counts, list) or sum(counts) != height * width:
+    counts = outline["counts"]
+    filled = isinstance(counts, list) and sum(counts) == height * width
+    if outline["size"] != [height, width] or not filled:
         raise ImageError(f"{item.image} has a crowd whose run lengths do not fill the picture.")
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(width, height).T
@@ -144,5 +164,5 @@ def _json(path: Path) -> Any:
         raise ShapjaxError(
             f"cannot read {path} ({error.strerror}); the root of this data set holds {LAYOUT}."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ShapjaxError(f"{path} is damaged JSON; fetch it anew.") from None
