@@ -21,20 +21,54 @@ COMPILED = settings(
 )
 
 SAMPLERS = ("permutation", "shap-iq", "svarm-iq")
+KERNELS = ("kernel-direct", "kernel-weighting")
+
+INDICES = st.sampled_from([("SV", 1), ("STII", 1), ("STII", 2), ("STII", 3)])
+DTYPES = st.sampled_from([np.float32, np.float64, np.int32, np.bool_])
 
 
 @FAST
 @given(
     n=st.integers(1, 7),
     method=st.sampled_from(SAMPLERS),
-    index=st.sampled_from([("SV", 1), ("STII", 1), ("STII", 2), ("STII", 3)]),
+    index=INDICES,
     budget=st.integers(0, 140),
-    dtype=st.sampled_from([np.float32, np.float64, np.int32, np.bool_]),
+    dtype=DTYPES,
     seed=st.integers(0, 1000),
 )
 def test_an_estimate_keeps_its_budget_and_is_exact_when_that_covers_everything(
     n, method, index, budget, dtype, seed
 ):
+    require_budget_kept(n, method, index, budget, dtype, seed)
+
+
+@settings(COMPILED, max_examples=16)
+@given(
+    method=st.sampled_from(KERNELS),
+    index=st.sampled_from([("SV", 1), ("STII", 2)]),
+    # Each number of rows is compiled anew: too few, some, and all coalitions.
+    budget=st.sampled_from([1, 13, 16]),
+    seed=st.integers(0, 1000),
+)
+def test_a_kernel_regression_does_likewise(method, index, budget, seed):
+    require_budget_kept(4, method, index, budget, np.float32, seed)
+
+
+@pytest.mark.slow
+@FAST
+@given(
+    n=st.integers(1, 7),
+    method=st.sampled_from(KERNELS),
+    index=INDICES,
+    budget=st.integers(0, 140),
+    dtype=DTYPES,
+    seed=st.integers(0, 1000),
+)
+def test_a_kernel_regression_of_any_size_does_likewise(n, method, index, budget, dtype, seed):
+    require_budget_kept(n, method, index, budget, dtype, seed)
+
+
+def require_budget_kept(n, method, index, budget, dtype, seed):
     name, order = index
     table = np.random.default_rng(seed).integers(0, 2, 1 << n).astype(dtype)
     asked = []
@@ -163,6 +197,13 @@ def test_curves_begin_and_end_where_they_must(data, side, steps):
     np.testing.assert_allclose(down.area + up.area, 1)
 
 
+def fits(value, dtype):
+    """Whether an array can hold a number."""
+    if dtype.kind == "f":
+        return True
+    return math.isfinite(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+
+
 @FAST
 @given(
     data=st.data(),
@@ -174,10 +215,13 @@ def test_any_array_is_a_picture_or_refused(data, shape, flat, kind):
     shape = shape[:2] if flat else shape
     array = np.zeros(shape, kind)
     if np.dtype(kind).kind in "uif" and array.size:
-        array.flat[0] = data.draw(st.sampled_from([0, 1, 1]))
+        value = data.draw(st.sampled_from([0, 1, 1, math.nan, math.inf, -1, 300]))
+        if fits(value, array.dtype):
+            array.flat[0] = value
     try:
         image = load_image(array)
     except sj.ImageError:
         return
+    assert array.dtype.kind != "f" or (0 <= array.min() and array.max() <= 1)
     assert image.mode == "RGB"
     assert image.size == shape[1::-1]
