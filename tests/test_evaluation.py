@@ -1,6 +1,7 @@
 """The command ``shapjax evaluate``: from a folder of pictures to the tables, whatever ends it."""
 
 import csv
+import functools
 import json
 import os
 import signal
@@ -12,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from data_set_folders import sop_folder, voc_folder
+from data_set_folders import coco_folder, cub_folder, plain_folder, sop_folder, voc_folder
+from toy_network import toy
 
 import shapjax as sj
 from shapjax.cli import main
@@ -88,22 +90,53 @@ def close(rows, others):
                 assert value == others[key][name]
 
 
+NUMBERS = {
+    1: ("faithfulness", "faithfulness_v1", "deletion", "insertion", "pointing"),
+    2: ("faithfulness", "distance_v1", "mean_iou", "iou"),
+}
+NUMBERS = {order: (*names, "inefficiency", "similarity") for order, names in NUMBERS.items()}
+"""What is measured of an explanation of each order."""
+
+
 def test_every_pair_has_every_number(rows, pairs):
     assert len(rows) == len(pairs) * 5
     for row in rows:
         assert row["error"] is None
         assert row["seconds"] > 0
-        expected = {
-            1: ("faithfulness", "faithfulness_v1", "deletion", "insertion", "pointing"),
-            2: ("faithfulness", "distance_v1", "mean_iou", "iou"),
-        }
-        for name in (*expected[row["order"]], "inefficiency", "similarity"):
+        for name in NUMBERS[row["order"]]:
             assert np.isfinite(row[name]), (row, name)
         if row["method"] == "gram-sam":
             assert row["inefficiency"] < 1e-3
     # What was compiled for the first pair is warm for the next.
     assert {row["warm"] for row in rows if row["pair"] == pairs[0].id} == {False}
     assert {row["warm"] for row in rows if row["pair"] == pairs[1].id} == {True}
+
+
+LAYOUTS = {
+    "coco of objects": ("coco", functools.partial(coco_folder, stuff=False)),
+    "coco of stuff": ("coco", functools.partial(coco_folder, stuff=True)),
+    "cub": ("cub", cub_folder),
+    "folder": ("folder", plain_folder),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pairs_of_every_layout_with_masks_have_every_number(layout, tmp_path):
+    name, made = LAYOUTS[layout]
+    dataset = open_dataset(name, made(tmp_path / "data"))
+    pairs = mine_pairs(dataset, toy()).pairs
+    assert {pair.validation for pair in pairs} == {item.name for item in dataset.validation}
+    found = run(dataset, pairs, {"toy": toy()}, Settings(("sam",)), tmp_path / "run")
+    assert len(found) == 2 * len(pairs)
+    for row in found:
+        assert row["error"] is None
+        for measure in NUMBERS[row["order"]]:
+            assert np.isfinite(row[measure]), (row, measure)
+    cells = [cell for cell in summarise(found, name) if cell.metric == "faithfulness"]
+    assert [(cell.order, cell.count) for cell in cells if cell.network == "toy"] == [
+        (1, len(pairs)),
+        (2, len(pairs)),
+    ]
 
 
 def test_numbers_are_those_of_the_metrics(dataset, pairs, model, rows):

@@ -222,6 +222,6 @@ def test_any_array_is_a_picture_or_refused(data, shape, flat, kind):
         image = load_image(array)
     except sj.ImageError:
         return
-    assert array.dtype.kind != "f" or (0 <= array.min() and array.max() <= 1)
+    assert array.dtype.kind != "f" or (array.min() >= 0 and array.max() <= 1)
     assert image.mode == "RGB"
     assert image.size == shape[1::-1]
