@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 import shapjax as sj
+from shapjax.evaluate.datasets.record import read_png
+from shapjax.games.players import label_map
 
 ramp = np.linspace(0, 255, 12 * 8).astype(np.uint8).reshape(8, 12)
 rgb = np.stack([ramp, ramp[::-1], 255 - ramp], axis=-1)
@@ -115,3 +117,15 @@ def test_wrong_files_are_refused(tmp_path):
         assert str(caught.value).count("\n") == 0
     with pytest.raises(sj.ImageError, match="is a folder"):
         sj.load_image(tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [10_001, 13_000, 2**31 - 1])
+def test_masks_and_label_maps_are_refused_by_their_size(tmp_path, side):
+    """Above our own limit, above Pillow's warning and above what it opens."""
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header_only(side, side))
+    with pytest.raises(sj.ImageError, match=r"bomb\.png has .* at most 100 megapixels"):
+        read_png(path)
+    with pytest.raises(sj.ImageError, match=r"bomb\.png has .* at most 16 megapixels"):
+        label_map(path, np.zeros((8, 8, 3), np.float32), (2, 2))
