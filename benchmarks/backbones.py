@@ -81,7 +81,7 @@ def main() -> None:
     records = []
     for name in options.names or (MASKED if options.masked else backbones.names()):
         for dtype in options.dtypes:
-            what = "masked" if options.masked else "speed"
+            what = "masking" if options.masked else "speed"
             key = {"what": what, "network": name, "dtype": dtype, "beside": beside}
             found = {row["batch"]: row for row in results.rows(**key)}
             missing = [b for b in options.batches if options.again or b not in found]

@@ -223,7 +223,7 @@ def _merged(side: MaskedPicture, players: int) -> MaskedPicture:
     count = side.n_players
     if count < players:
         raise ShapjaxError(f"a picture has {count} superpixels, expected at least {players}.")
-    return side._replace(labels=side.labels * players // count)
+    return side.relabelled(side.labels * players // count)
 
 
 def tower_table(

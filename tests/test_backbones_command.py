@@ -124,4 +124,6 @@ def test_the_benchmark_of_masking(benchmark, capsys):
     run("--masked")
     (row,) = json.loads(capsys.readouterr().out)
     assert row["game, coalitions/s"] > 0
+    assert row["pictures, coalitions/s"] > 0
+    assert row["times"] > 0
     assert row["overhead"].endswith("%")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from seeded import seeded_pictures, seeded_state_dict
 from torch_references import (
     features,
@@ -71,6 +72,24 @@ def test_addresses_and_crops_are_torchvisions():
                 assert (tuple(crop.mean), tuple(crop.std)) == (ours.mean, ours.std)
                 checked += 1
     assert checked == 14
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("shape", [(300, 401), (500, 231), (120, 160)])
+def test_pixels_are_torchvisions(shape):
+    """Every record of torchvision's files, on pictures larger and smaller than its size."""
+    models = torchvision_models()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))
+    seen = set()
+    for name, row in ROWS.items():
+        for weights, published in row.published.items():
+            ours = published.preprocessing or IMAGENET
+            if published.url.startswith("https://download.pytorch.org/") and ours not in seen:
+                seen.add(ours)
+                theirs = models.get_model_weights(name)[weights.upper()].transforms()(image)
+                expected = theirs.numpy().transpose(1, 2, 0)
+                np.testing.assert_allclose(ours.prepare(image), expected, atol=1e-5)
+    assert seen
 
 
 def test_every_convolutional_network_is_listed():

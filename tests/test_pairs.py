@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 
 import shapjax as sj
 from shapjax.coalitions.enumerate import all_masks
@@ -39,6 +39,18 @@ class InFlax(nnx.Module):
 
     def __call__(self, batch):
         return jnp.tanh(batch.mean(axis=1) @ self.weights[...])
+
+
+class InLinen(linen.Module):
+    @linen.compact
+    def __call__(self, batch):
+        weights = self.param("weights", lambda key: jnp.asarray(WEIGHTS))
+        return jnp.tanh(batch.mean(axis=1) @ weights)
+
+
+def in_linen():
+    module = InLinen()
+    return module.bind(module.init(jax.random.key(0), jnp.ones((1, 4, 3))))
 
 
 class Session:
@@ -106,6 +118,7 @@ MODELS = {
     "numpy": lambda: network,
     "jax": lambda: in_jax,
     "flax": InFlax,
+    "linen": in_linen,
     "onnx": Session,
     "torch": in_torch,
     "onnxruntime": in_onnxruntime,
@@ -129,7 +142,12 @@ def test_any_model_gives_the_game_of_the_definition(kind):
     masks = np.asarray(all_masks(7))
     expected = definition(masks)
     np.testing.assert_allclose(sj.worths(game.value_fn, masks), expected, atol=2e-6)
-    assert isinstance(game.value_fn, jax.tree_util.Partial) == (kind in ("jax", "flax"))
+    assert isinstance(game.value_fn, jax.tree_util.Partial) == (kind in ("jax", "flax", "linen"))
+
+
+def test_a_linen_module_needs_its_weights():
+    with pytest.raises(ShapjaxError, match=r"give module\.bind"):
+        game_of(InLinen(), network)
 
 
 def test_two_towers_of_different_kinds():

@@ -10,8 +10,11 @@ from seeded import seeded_pictures, seeded_state_dict
 from shapjax import backbones
 from shapjax.backbones.layers import Conv
 from shapjax.backbones.network import Opening
+from shapjax.backbones.record import Backbone
+from shapjax.backbones.shapjax_tiny import PREPROCESSING, ShapjaxTiny
 from shapjax.games import stem
 from shapjax.games.masked import MaskedPicture, embed_masked, tower
+from shapjax.games.similarity import similarity_game
 
 
 def tiles(side, cell):
@@ -50,10 +53,12 @@ def test_the_sum_is_the_convolution_of_the_masked_picture(side, stride, padding,
 @pytest.mark.parametrize(
     ("labels", "terms"),
     [
-        (np.zeros((8, 8), int), 2),  # One player and a place left over: terms come in pairs.
-        (tiles(8, 4), 4),
+        (np.zeros((8, 8), int), 6),
+        (tiles(8, 4), 6),
+        (np.arange(64).reshape(8, 8) // 2 % 16, 6),  # Six in a window, two pixels each.
+        (np.where(np.arange(64).reshape(8, 8) % 8 < 4, np.arange(64).reshape(8, 8), 0), None),
         (np.arange(64).reshape(8, 8), None),  # Nine in a window of nine pixels.
-        (np.where(np.arange(64).reshape(8, 8) % 9, 0, np.arange(64).reshape(8, 8)), 4),
+        (np.where(np.arange(64).reshape(8, 8) % 9, 0, np.arange(64).reshape(8, 8)), 6),
     ],
 )
 def test_a_window_has_few_players_or_pictures_are_masked(labels, terms):
@@ -67,11 +72,15 @@ def test_what_no_sum_serves(monkeypatch):
     picture, blanks = (jnp.asarray(x) for x in pictures(8, 3))
     half = Conv(3, 2, (3, 3), param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert stem.stem_of(Opening(half, None), picture, blanks, tiles(8, 4)) is None
+    dilated = Conv(3, 2, (3, 3), padding=1, kernel_dilation=2, rngs=nnx.Rngs(0))
+    assert stem.stem_of(Opening(dilated, None), picture, blanks, tiles(8, 4)) is None
+    grouped = Conv(3, 3, (3, 3), padding=1, feature_group_count=3, rngs=nnx.Rngs(0))
+    assert stem.stem_of(Opening(grouped, None), picture, blanks, tiles(8, 4)) is None
     layer = Conv(3, 2, (3, 3), padding=1, rngs=nnx.Rngs(0))
-    # Three backgrounds, each with itself and four changes of 8 x 8 x 2 float32.
-    monkeypatch.setattr(stem, "MOST_BYTES", 3 * 5 * 8 * 8 * 2 * 4)
+    # Three backgrounds, each with itself and six changes of 8 x 8 x 2 float32.
+    monkeypatch.setattr(stem, "MOST_BYTES", 3 * 7 * 8 * 8 * 2 * 4)
     assert stem.stem_of(Opening(layer, None), picture, blanks, tiles(8, 4)) is not None
-    monkeypatch.setattr(stem, "MOST_BYTES", 3 * 5 * 8 * 8 * 2 * 4 - 1)
+    monkeypatch.setattr(stem, "MOST_BYTES", 3 * 7 * 8 * 8 * 2 * 4 - 1)
     assert stem.stem_of(Opening(layer, None), picture, blanks, tiles(8, 4)) is None
 
 
@@ -79,22 +88,65 @@ def test_towers_average_over_backgrounds():
     model = backbones.load("shapjax_tiny")
     picture, blanks = pictures(128, 2)
     side = MaskedPicture.of(model, picture, blanks, tiles(128, 40))
-    masks = np.random.default_rng(2).random((5, side.n_players)) < 0.5
+    # More than run together.
+    masks = np.random.default_rng(2).random((130, side.n_players)) < 0.5
     assert side.stem is not None
     plain = tower(model, side._replace(stem=None))(masks)
     np.testing.assert_allclose(tower(model, side)(masks), plain, atol=1e-6)
 
 
+def test_a_network_that_embeds_in_its_own_way_runs_on_masked_pictures():
+    class Other(ShapjaxTiny):
+        def embed(self, x):
+            return self.features(x).max(axis=(1, 2))
+
+    model = Backbone("other", PREPROCESSING, *nnx.split(Other(rngs=nnx.Rngs(0))))
+    picture, blanks = pictures(128, 1)
+    side = MaskedPicture.of(model, picture, blanks, tiles(128, 64))
+    assert side.stem is None
+    masks = jnp.asarray([[True] * 4])
+    np.testing.assert_allclose(embed_masked(model, side, masks), model.embed(side.picture[None]))
+
+
+def test_a_picture_cut_otherwise_has_no_stem():
+    model = backbones.load("shapjax_tiny")
+    picture, blanks = pictures(128, 1)
+    side = MaskedPicture.of(model, picture, blanks, tiles(128, 32))
+    merged = side.relabelled(side.labels // 4)
+    assert merged.n_players == 4
+    plain = side._replace(labels=side.labels // 4, stem=None)
+    masks = jnp.asarray(np.eye(4, dtype=bool))
+    np.testing.assert_array_equal(*(embed_masked(model, s, masks) for s in (merged, plain)))
+
+
+def test_a_game_holds_arrays_alone():
+    """Nothing but masks comes from the host, coalition after coalition."""
+    model = backbones.load("shapjax_tiny")
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 256, (128, 128, 3), np.uint8) for _ in range(2)]
+    game = similarity_game(model, *crops, players="2x2").value_fn
+    leaves = jax.tree.leaves((game.sides, game._function))
+    assert leaves
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+
+
 def _networks():
-    slow = ("resnet101", "vgg11_bn", "vgg16", "moco_v2", "resnet50_cub_margin", "convnext_tiny")
+    slow = (
+        "resnet50",
+        "resnet101",
+        "vgg11",
+        "vgg11_bn",
+        "vgg16",
+        "densenet121",
+        "moco_v2",
+        "resnet50_cub_margin",
+        "convnext_tiny",
+    )
     return [
         pytest.param(name, marks=[pytest.mark.slow] if name in slow else [])
         for name in (
             "shapjax_tiny",
             "resnet18",
-            "resnet50",
-            "vgg11",
-            "densenet121",
             "squeezenet1_1",
             "mobilenet_v2",
             *slow,

@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
+from seeded import seeded_state_dict
+from test_transformers import make_shallow
 
 import shapjax as sj
-from shapjax.backbones import clip
+from shapjax.backbones import clip, load
 from shapjax.backbones.bert import EMBEDDED, Bert
 from shapjax.backbones.clip import CONTEXT, END, ClipText
 from shapjax.backbones.record import Backbone
@@ -189,6 +192,38 @@ def test_merges_of_the_hub_and_of_the_authors_agree(tmp_path):
         found["vocab"]["the</w>"],
         found["vocab"]["<|endoftext|>"],
     ]
+
+
+@needs_tokenizers
+def test_a_text_and_a_picture_in_one_game(tmp_path, monkeypatch):
+    """CLIP's two towers, the picture's embeddings by masking it and running the network."""
+    make_shallow(monkeypatch.setattr)
+    pairs = authors_merges()[: 49152 - 256 - 2]
+    with gzip.open(tmp_path / "bpe_simple_vocab_16e6.txt.gz", "wt") as stream:
+        stream.write("\n".join(["version", *(" ".join(pair) for pair in pairs)]))
+    model = load("clip_vit_b_32", seeded_state_dict("clip_vit_b_32"))
+    reader = dataclasses.replace(
+        model.text, preprocessing=model.text.preprocessing.beside(tmp_path)
+    )
+    # The merges that this test makes up are too few for the number that CLIP's have.
+    monkeypatch.setattr(clip, "END", int(reader.preprocessing.prepare("the")[-1]))
+    picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    text = sj.parts(reader, "the photo of other things")
+    image = sj.parts(model, picture, players="1x2", background="black")
+    game = sj.similarity(text, image)
+    assert (text.n_players, image.n_players) == (5, 2)
+    words = reader.embed(
+        jnp.asarray(reader.preprocessing.prepare("the photo of other things"))[None]
+    )
+    halves = picture.copy(), np.zeros_like(picture)
+    halves[0][:, 112:] = 0
+    shown = model.embed(jnp.stack([model.preprocess(Image.fromarray(x)) for x in halves]))
+    expected = [
+        float(jnp.vdot(words, x) / jnp.linalg.norm(words) / jnp.linalg.norm(x)) for x in shown
+    ]
+    masks = np.ones((2, 7), bool)
+    masks[0, 6] = masks[1, 5:] = False
+    np.testing.assert_allclose(sj.worths(game.value_fn, masks), expected, atol=1e-5)
 
 
 # Players.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from shapjax.backbones.filling import Layout, torch_name
-from shapjax.backbones.layers import Conv
+from shapjax.backbones.layers import Conv, gelu
 from shapjax.backbones.network import Network, Opening, Stage
 from shapjax.backbones.record import IMAGENET
 
@@ -34,7 +34,7 @@ class Block(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, h, w, C] to the same shape."""
         y = self.widen(self.norm(self.conv(x)))
-        y = self.narrow(nnx.gelu(y, approximate=False))
+        y = self.narrow(gelu(y))
         return x + y * self.layer_scale[:, 0, 0]
 
 
@@ -56,7 +56,7 @@ class ConvNeXtTiny(Network):
     Source: Liu et al. 2022 (arXiv 2201.03545). Stochastic depth does nothing in evaluation.
     """
 
-    at_once: ClassVar[int] = 4
+    at_once: ClassVar[int] = 2
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.stem = Conv(3, WIDTHS[0], (4, 4), 4, padding="VALID", rngs=rngs)
@@ -71,13 +71,9 @@ class ConvNeXtTiny(Network):
         self.norm = _norm(WIDTHS[-1], rngs)
         self.classifier = nnx.Linear(WIDTHS[-1], 1000, rngs=rngs)
 
-    def opening(self) -> Opening:
-        """The convolution of the picture, then what completes the first stage."""
-        return Opening(self.stem, self.stem_norm)
-
     def stages(self) -> list[Stage]:
         """``features.0`` (the stem), ``features.1.0`` and so on, torchvision's names."""
-        stages: list[Stage] = [("features.0", self.opening())]
+        stages: list[Stage] = [("features.0", Opening(self.stem, self.stem_norm))]
         for number, group in enumerate(self.groups):
             if number:
                 stages.append((f"features.{2 * number}", self.downs[number - 1]))

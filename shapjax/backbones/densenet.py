@@ -76,17 +76,13 @@ class DenseNet121(Network):
         self.norm5 = BatchNorm(channels)
         self.classifier = nnx.Linear(channels, 1000, rngs=rngs)
 
-    def opening(self) -> Opening:
-        """The convolution of the picture, then what completes the first stage."""
-        return Opening(self.conv0, lambda x: relu(self.norm0(x)))
-
     def stages(self) -> list[Stage]:
         """The stem, the layers of the blocks, the transitions, ``norm5`` and its rectifier.
 
         The output of a layer holds that of the layer before it; its own channels come last.
         """
         stages: list[Stage] = [
-            ("features.relu0", self.opening()),
+            ("features.relu0", Opening(self.conv0, lambda x: relu(self.norm0(x)))),
             ("features.pool0", lambda x: max_pool(x, 3, 2, padding=1)),
         ]
         for number, depth in enumerate(DEPTHS, 1):

@@ -97,14 +97,10 @@ class MobileNetV2(Network):
             else nnx.Linear(_LAST, 1000, rngs=rngs)
         )
 
-    def opening(self) -> Opening:
-        """The convolution of the picture, then what completes the first stage."""
-        return Opening(self.stem, lambda x: relu6(self.stem_norm(x)))
-
     def stages(self) -> list[Stage]:
         """``features.0`` to ``features.18``, torchvision's names for the same maps."""
         return [
-            ("features.0", self.opening()),
+            ("features.0", Opening(self.stem, lambda x: relu6(self.stem_norm(x)))),
             *((f"features.{place}", block) for place, block in enumerate(self.blocks, 1)),
             ("features.18", lambda x: relu6(self.last_norm(self.last(x)))),
         ]

@@ -39,8 +39,8 @@ class Opening(NamedTuple):
 class Network(nnx.Module):
     """A network as a chain of named stages up to its features, and a head on top of them.
 
-    A subclass gives ``stages`` and ``head``, ``pool`` where it is not the global average, and
-    ``opening`` where it has one.
+    A subclass gives ``stages`` and ``head``, and ``pool`` where it is not the global average; its
+    first stage is an ``Opening`` where it is one.
 
     Attributes:
         at_once: pictures that run through the stages together on CPU, see ``on_cpu_by_shares``.
@@ -84,19 +84,22 @@ class Network(nnx.Module):
         return self.pool(self.features(x))
 
     def opening(self) -> Opening | None:
-        """The first stage, if it begins with a convolution of the picture."""
-        return None
+        """The first stage, if it begins with a convolution of the picture.
+
+        None as well where ``embed`` is the subclass's own, which ``embed_opened`` cannot follow.
+        """
+        first = self.stages()[0][1]
+        own = type(self).embed is not Network.embed
+        return first if isinstance(first, Opening) and not own else None
 
     def embed_opened(
         self, opened: Callable[[jax.Array], jax.Array], inputs: jax.Array
     ) -> jax.Array:
-        """One vector an input, [B, C], where the opening's convolution is known otherwise.
+        """One vector an input, [B, C], where the convolution of the ``opening`` is known otherwise.
 
         Args:
             opened: maps inputs [B, ...] to what the convolution would give, [B, h, w, C].
             inputs: whatever ``opened`` takes.
         """
-        opening = self.opening()
-        assert opening is not None
-        later = [stage for _, stage in self.stages()[1:]]
+        opening, *later = (stage for _, stage in self.stages())
         return self.pool(self._in_shares([opened, opening.rest, *later], inputs))

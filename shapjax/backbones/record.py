@@ -136,7 +136,10 @@ class Backbone:
         return self.network.features(x)
 
     def maps(self, x: jax.Array) -> dict[str, jax.Array]:
-        """The output of every stage of the network by name, in order; the last is ``features``."""
+        """The output of every stage of the network by name, in order; the last is ``features``.
+
+        A stage is a block, such as a residual one, under its publisher's name.
+        """
         return self.network.maps(x)
 
     def head(self, features: jax.Array) -> jax.Array:

@@ -87,14 +87,10 @@ class ResNet(Network):
     def _top(self, channels: int, rngs: nnx.Rngs) -> None:
         self.fc = nnx.Linear(channels, 1000, rngs=rngs)
 
-    def opening(self) -> Opening:
-        """The convolution of the picture, then what completes the first stage."""
-        return Opening(self.conv1, lambda x: relu(self.bn1(x)))
-
     def stages(self) -> list[Stage]:
         """``relu`` (the stem), ``maxpool``, then the blocks: ``layer1.0`` and so on."""
         stages: list[Stage] = [
-            ("relu", self.opening()),
+            ("relu", Opening(self.conv1, lambda x: relu(self.bn1(x)))),
             ("maxpool", lambda x: max_pool(x, 3, 2, padding=1)),
         ]
         for layer in ("layer1", "layer2", "layer3", "layer4"):

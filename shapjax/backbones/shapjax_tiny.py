@@ -81,14 +81,11 @@ class ShapjaxTiny(Network):
         self.block16 = Residual(128, 1, rngs=rngs)
         self.out = Down(128, 128, side=1, stride=1, rngs=rngs)
 
-    def opening(self) -> Opening:
-        """The convolution of the picture, then what completes the first stage."""
-        return Opening(self.stem.conv, self.stem.finish)
-
     def stages(self) -> list[Stage]:
         """One for each layer; ``out`` gives [B, 8, 8, 128] from 128 x 128, non-negative."""
-        layers = ("stem", "block4", "down8", "block8a", "block8b", "down16", "block16", "out")
-        return [(layer, getattr(self, layer)) for layer in layers]
+        layers = ("block4", "down8", "block8a", "block8b", "down16", "block16", "out")
+        stem = Opening(self.stem.conv, self.stem.finish)
+        return [("stem", stem), *((layer, getattr(self, layer)) for layer in layers)]
 
     def head(self, features: jax.Array) -> jax.Array:
         """The pooled features: this network classifies nothing, it only compares.

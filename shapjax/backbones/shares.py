@@ -13,12 +13,15 @@ import jax.numpy as jnp
 def on_cpu_by_shares(run: Callable[..., jax.Array], most: int, *inputs: Any) -> jax.Array:
     """What ``run`` makes of a batch; on CPU as ``by_shares`` does it.
 
+    ``run`` is traced twice. Devices that share a batch get their shares by ``shard_map``: under a
+    plain ``jit`` the shares would gather it.
+
     Args:
         run: see ``by_shares``.
         most: inputs that run together, or one for each core where there are more cores.
         inputs: see ``by_shares``.
     """
-    most = max(most, os.cpu_count() or 1)
+    most = max(most, cores())
     if len(jax.tree.leaves(inputs)[0]) <= most:
         return run(*inputs)
 
@@ -26,6 +29,14 @@ def on_cpu_by_shares(run: Callable[..., jax.Array], most: int, *inputs: Any) -> 
         return by_shares(run, most, *inputs)
 
     return jax.lax.platform_dependent(*inputs, cpu=shared, default=run)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Only Linux tells.
+        return os.cpu_count() or 1
 
 
 def by_shares(run: Callable[..., jax.Array], most: int, *inputs: Any) -> jax.Array:

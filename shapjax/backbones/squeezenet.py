@@ -74,17 +74,13 @@ class SqueezeNet11(Network):
         self.fire9 = Fire(512, 64, 256, rngs=rngs)
         self.conv10 = Conv(512, 1000, (1, 1), rngs=rngs)
 
-    def opening(self) -> Opening:
-        """The convolution of the picture, then what completes the first stage."""
-        return Opening(self.conv1, relu)
-
     def stages(self) -> list[Stage]:
         """``conv1``, ``pool1``, ``fire2`` and so on; ``fire9`` is the last map.
 
         Its output is float32 [B, h, w, 512], non-negative; 14 x 14 from 227 x 227, 13 x 13 from
         224 x 224.
         """
-        stages: list[Stage] = [("conv1", self.opening())]
+        stages: list[Stage] = [("conv1", Opening(self.conv1, relu))]
         for number in range(2, 10):
             if number in _POOL_BEFORE:
                 stages.append((f"pool{number - 1}", _pool))

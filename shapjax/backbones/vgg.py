@@ -67,10 +67,6 @@ class VGG(Network):
         assert isinstance(convolution, Conv)
         return Opening(convolution, rest)
 
-    def opening(self) -> Opening:
-        """The convolution of the picture, then what completes the first stage."""
-        return self._rectified(0)
-
     def stages(self) -> list[Stage]:
         """The rectified convolutions and the poolings; the last pooling gives [B, 7, 7, 512]."""
         stages: dict[int, Stage] = {}

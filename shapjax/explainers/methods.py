@@ -21,7 +21,7 @@ from shapjax.explainers.ig_sam import ig_sam
 from shapjax.explainers.partition_shap import partition_shap
 from shapjax.explainers.towers import BUDGET, across, play_towers
 from shapjax.explainers.windows import joint_sbsm, sbsm
-from shapjax.games.masked import MaskedPicture, masked_game, tower
+from shapjax.games.masked import MaskedPicture, PaddedGame, masked_game, tower
 from shapjax.games.players import label_map
 from shapjax.games.similarity import SimilarityGame, masked_sides
 
@@ -222,14 +222,13 @@ def _towers(game: SimilarityGame) -> list[tuple[Embed, int] | np.ndarray]:
     The function from masks to embeddings of a picture that plays and its number of players, and
     the embedding of one that does not.
     """
-    match = game.match
-    labels = [game.query_players, game.retrieved_players]
-    sides = masked_sides(match, labels, match.embeddings())
+    assert isinstance(game.value_fn, PaddedGame)
+    backbone, sides = game.match.backbone, game.value_fn.sides
     count = max(len(side.backgrounds) for side in sides if isinstance(side, MaskedPicture))
     towers: list[tuple[Embed, int] | np.ndarray] = []
     for side in sides:
         if isinstance(side, MaskedPicture):
-            towers.append((tower(match.backbone, side, game.chunk_size), side.n_players))
+            towers.append((tower(backbone, side, game.chunk_size), side.n_players))
         else:
             # A playing tower has one embedding for each background, side by side.
             unit = np.asarray(side, np.float64)

@@ -16,8 +16,9 @@ def as_function(model: Any) -> Callable[[Any], Any]:
     """A function from a batch [B, ...] to vectors [B, C].
 
     Args:
-        model: a function; a Flax module (``nnx``, or a bound ``linen`` one), whose weights
-            travel as arguments of the compiled program; a torch module in evaluation mode,
+        model: a function; a Flax ``nnx`` module, whose weights travel as arguments of the
+            compiled program; a ``linen`` module bound to its weights, ``module.bind(variables)``,
+            which become constants of it; a torch module in evaluation mode,
             which meets torch tensors on its own device and gives NumPy arrays; or an ONNX
             runtime session, whose first input and first output are taken. For anything else (a
             server, say) write a function that takes a NumPy batch.
@@ -35,6 +36,11 @@ def as_function(model: Any) -> Callable[[Any], Any]:
     if nnx is not None and isinstance(model, nnx.Module):
         graphdef, state = nnx.split(model)
         return Partial(lambda state, batch: nnx.merge(graphdef, state)(batch), state)
+    linen = sys.modules.get("flax.linen")
+    if linen is not None and isinstance(model, linen.Module) and model.scope is None:
+        raise ShapjaxError(
+            "the Flax linen module is not bound to its weights; give module.bind(variables)."
+        )
     if callable(model):
         return model
     raise ShapjaxError(

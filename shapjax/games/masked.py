@@ -27,7 +27,8 @@ class MaskedPicture(NamedTuple):
         picture: normalised network input, float32 [S, S, 3].
         backgrounds: likewise, float32 [K, S, S, 3]; worths are averaged over them.
         labels: player that owns each pixel, int32 [S, S].
-        stem: the network's first convolution for every coalition; None: it runs on each.
+        stem: the first convolution, for every coalition, of this picture, these labels and the
+            network's weights; None: it runs on each.
     """
 
     picture: jax.Array
@@ -48,9 +49,14 @@ class MaskedPicture(NamedTuple):
             labels: player that owns each pixel, int [S, S].
         """
         shown, blanks = (backbone.normalise(jnp.asarray(rgb)) for rgb in (picture, backgrounds))
-        opening = backbone.network.opening()
+        # Measured on CPU only; elsewhere the network runs on masked pictures.
+        opening = backbone.network.opening() if jax.default_backend() == "cpu" else None
         stem = None if opening is None else stem_of(opening, shown, blanks, labels)
         return MaskedPicture(shown, blanks, jnp.asarray(labels), stem)
+
+    def relabelled(self, labels: jax.Array) -> MaskedPicture:
+        """The same picture cut otherwise; the network runs on every coalition."""
+        return self._replace(labels=labels, stem=None)
 
     def over(self, place: jax.Array) -> MaskedPicture:
         """The same over one of the backgrounds."""
@@ -69,7 +75,8 @@ class PaddedGame:
     """A function of the masks of one or two sides, which runs in programs of few shapes.
 
     The network is compiled for a padded number of coalitions and of players, not anew for every
-    picture that is cut into more or fewer parts.
+    picture that is cut into more or fewer parts (nor for how many of them meet at a point, up to
+    6; see ``Stem``).
 
     Attributes:
         sides: what the game is played on.

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from shapjax.backbones.network import Opening
 
 MOST_TERMS = 8
-"""Players in one window up to which the sum is used; they come in pairs, for fewer programs."""
+"""Players in one window up to which the sum is used."""
+
+LEAST_TERMS = 6
+"""Terms that every sum has, so that pictures cut otherwise share programs."""
 
 MOST_BYTES = 1 << 27
-"""Memory that a stem may hold; with many backgrounds it would need more."""
+"""What the stem of one picture may hold; with many backgrounds it would need more."""
 
 
 class Stem(NamedTuple):
@@ -44,9 +47,9 @@ class Stem(NamedTuple):
         Returns:
             float32 [B, h, w, C].
         """
-        total = self.blank[0]
+        total = self.blank[:1]
         for owner, change in zip(self.owners, self.changes[0], strict=True):
-            total = total + jnp.where(masks[:, owner][..., None], change, 0)
+            total = total + jnp.where(masks[:, owner][..., None], change[None], 0)
         # XLA on CPU would fuse the sum into what reads it and add it up again for each reader.
         return jax.lax.optimization_barrier(total)
 
@@ -62,19 +65,25 @@ def stem_of(
         backgrounds: likewise, float32 [K, S, S, 3].
         labels: player that owns each pixel, int [S, S].
     """
-    kernel, bias = opening.convolution.kernel[...], opening.convolution.bias
-    if kernel.dtype != jnp.float32:
+    layer = opening.convolution
+    kernel, bias = layer.kernel[...], layer.bias
+    plain = layer.kernel_dilation in (1, (1, 1)) and layer.input_dilation in (1, (1, 1))
+    plain = plain and layer.padding not in ("CIRCULAR", "CAUSAL")
+    if not plain or layer.feature_group_count > 1 or kernel.dtype != jnp.float32:
         return None
     strides, margins = opening.steps(picture.shape[:2])
     windows = _windows(np.asarray(labels), kernel.shape[:2], strides, margins)
+    # A strip tells pixels from regions before all windows are sorted.
+    if _owners(windows[:2]) is None:
+        return None
     owners = _owners(windows)
     if owners is None:
         return None
     size = 4 * len(backgrounds) * (len(owners) + 1) * owners[0].size * kernel.shape[-1]
     if size > MOST_BYTES:
         return None
-    plain = None if bias is None else bias[...]
-    return _stem(kernel, plain, picture, backgrounds, windows, owners, strides, tuple(margins))
+    bias = None if bias is None else bias[...]
+    return _stem(kernel, bias, picture, backgrounds, windows, owners, strides, tuple(margins))
 
 
 def _windows(
@@ -90,15 +99,17 @@ def _windows(
 
 
 def _owners(windows: np.ndarray) -> np.ndarray | None:
-    """Distinct players of each window, [T, h, w], then 0; None if some window has too many."""
+    """Distinct players of each window, [T, h, w], then -1; None if some window has too many."""
     ordered = np.sort(windows.reshape(*windows.shape[:2], -1), axis=2)
     new = (ordered >= 0) & (np.diff(ordered, axis=2, prepend=-1) > 0)
     most = int(new.sum(axis=2).max())
     if most > MOST_TERMS:
         return None
-    first = np.argsort(~new, axis=2, kind="stable")[..., : most + most % 2]
+    terms = LEAST_TERMS if most <= LEAST_TERMS else MOST_TERMS
+    first = np.argsort(~new, axis=2, kind="stable")[..., :terms]
     ids = np.where(np.take_along_axis(new, first, 2), np.take_along_axis(ordered, first, 2), -1)
-    return np.moveaxis(ids, 2, 0)
+    missing = max(0, terms - ids.shape[2])
+    return np.moveaxis(np.pad(ids, ((0, 0), (0, 0), (0, missing)), constant_values=-1), 2, 0)
 
 
 @functools.partial(jax.jit, static_argnames=("strides", "margins"))
