@@ -3,10 +3,14 @@
 import csv
 import io
 import re
+import shlex
 from pathlib import Path
+from string import Template
 
 import pytest
 
+from shapjax import cli
+from shapjax.evaluate.command import _settings
 from shapjax.evaluate.published import METHODS_OF_PAPER, Published, published
 from shapjax.evaluate.tables import (
     METRICS,
@@ -16,6 +20,8 @@ from shapjax.evaluate.tables import (
     summarise,
     write_tables,
 )
+
+ROOT = Path(__file__).parents[1]
 
 
 def row(pair, method, order=1, backbone="resnet50", **measured):
@@ -194,3 +200,65 @@ def test_a_set_without_published_numbers():
     text = markdown(summarise(ROWS, "folder"))
     assert "published" not in text
     assert "| resnet50 | 0.15 ± 0.05 | 0.50 |" in text
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """The README and what docs has beside it, by name."""
+    paths = [ROOT / "README.md", ROOT / "docs" / "evaluation.md", ROOT / "docs" / "scale.md"]
+    if not all(path.exists() for path in paths):
+        pytest.skip("needs the README and docs of the repository")
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+
+def printed_tables(text):
+    """Lines of each table by its title."""
+    found = re.findall(r"^\*\*(.+)\*\*\n\n((?:\|.*\n)+)", text, re.M)
+    assert len(dict(found)) == len(found), "a title stands twice"
+    return {title: lines.splitlines() for title, lines in found}
+
+
+def evaluation_block(readme):
+    (block,) = re.findall(r"<!-- evaluation -->\n(.*?)<!-- evaluation ends -->", readme, re.S)
+    return block
+
+
+def printed_commands(text):
+    """Options of every ``shapjax evaluate`` in the blocks of shell, variables put in."""
+    found = []
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
+        known = {}
+        for line in block.replace("\\\n", " ").splitlines():
+            if assigned := re.fullmatch(r'(\w+)="(.*)"', line):
+                known[assigned[1]] = assigned[2]
+            elif line.startswith("shapjax evaluate "):
+                words = shlex.split(Template(line).substitute(known))
+                found.append(cli._parser().parse_args(words[1:]))
+    return found
+
+
+def test_tables_of_the_readme_are_those_of_the_whole_page(pages):
+    few = printed_tables(evaluation_block(pages["README.md"]))
+    whole = printed_tables(pages["evaluation.md"])
+    assert few
+    for title, lines in few.items():
+        assert lines == whole[title], title
+    # As the tool prints them: every metric, in its order, with as many columns in every line.
+    assert list(whole) == list(METRICS.values())
+    for title, (head, rule, *lines) in whole.items():
+        assert head.startswith("| network | "), title
+        assert set(rule) == {"|", "-"}
+        assert {line.count("|") for line in lines} == {head.count("|")} == {rule.count("|")}, title
+
+
+def test_commands_of_the_readme_are_understood_and_make_its_networks(pages):
+    commands = printed_commands(pages["README.md"])
+    assert commands
+    for options in [*commands, *printed_commands(pages["scale.md"])]:
+        assert _settings(options).tasks
+    made = {options.out for options in commands}
+    assert all(made.issuperset(options.others) for options in commands)
+    networks = {name for options in commands for name in options.backbones}
+    for title, (_, _, *lines) in printed_tables(evaluation_block(pages["README.md"])).items():
+        shown = {line.split("|")[1].strip() for line in lines}
+        assert {name for name in shown if not name.startswith("*")} <= networks, title
