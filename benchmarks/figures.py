@@ -1,15 +1,17 @@
 """Redraw figures 2, 3, 4, 5, 8, 9 and 10 of Hamilton et al. 2022 from this code.
 
-    python -m benchmarks.figures --out DIR [--pictures FOLDER] [--backbone NAME --weights PATH]
+    python -m benchmarks.figures [--out DIR] [--pictures FOLDER] [--backbone NAME --weights PATH]
         [--budget N] [--pairs N] [--seeds N] [--only NUMBER ...] [--quick]
 
-2 and 9: first-order methods on one pair and on several. 3: why a result rather than the second
-best. 4: regions of a query carried over to its result. 8: a similarity that ignores the left half
-of the picture. 5 and 10: convergence of the Shapley-Taylor estimators on random ReLU networks and
-random Boolean functions; their estimates are kept in DIR and not made twice.
+2 and 9: first-order methods, Integrated Gradients on pixels among them, on one pair and on several.
+3: why a result rather than the second best. 4: regions of a query carried over to its result. 8: a
+similarity that ignores the left half of the picture. 5 and 10: convergence of the Shapley-Taylor
+estimators on random ReLU networks and random Boolean functions; their estimates are kept in DIR
+and not made twice.
 
-Queries are spread evenly over the folder, results are the nearest of its pictures by the network;
-without a folder the pictures are drawn scenes, each in several views. Methods that run the network
+Queries are spread evenly over the folder, results are the nearest of its pictures by the network.
+Without ``--pictures`` they are the photographs of Pascal VOC in ``$SHAPJAX_DATA``, and where there
+are none drawn scenes, each in several views. Methods that run the network
 on masked pictures take ``--budget`` evaluations (the paper's are 5,000). ``--quick`` draws all
 from few evaluations.
 """
@@ -17,6 +19,7 @@ from few evaluations.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,13 +40,18 @@ from results import Results
 
 import shapjax as sj
 from shapjax.backbones.record import Backbone
-from shapjax.evaluate.published import METHODS_OF_PAPER as METHODS
+from shapjax.evaluate.published import METHODS_OF_PAPER
 from shapjax.games.folder import embed_folder
 from shapjax.report.layouts import save_counterfactual, save_methods, save_regions
 from shapjax.training.scenes import scene_pair
 
-ON_PICTURES = METHODS[:4]
-"""Those of the paper's that run the network on every coalition."""
+METHODS = ("ig", *METHODS_OF_PAPER)
+"""Those of figure 2: the columns of the paper's tables, and Integrated Gradients on pixels."""
+
+ON_PICTURES = METHODS_OF_PAPER[:4]
+"""Those that run the network on every coalition."""
+
+OUT = Path("shapjax-out") / "figures"
 
 CONVERGENCE = {5: games.RELU, 10: games.BOOLEAN}
 FIGURES = (2, 3, 4, 5, 8, 9, 10)
@@ -82,6 +90,13 @@ def triples(model: Backbone, folder: Path, count: int) -> list[Triple]:
         paths = [there.files[n] for n in (place, *best)]
         found.append(Triple(*map(sj.load_image, paths)))
     return found
+
+
+def photographs() -> Path | None:
+    """The folder of Pascal VOC's pictures that is at hand, as ``games.families`` looks for it."""
+    data = Path(os.environ.get("SHAPJAX_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    folder = data / "voc_mini" / "JPEGImages"
+    return folder if folder.is_dir() else None
 
 
 def write_scenes(folder: Path, count: int = 6) -> None:
@@ -148,8 +163,14 @@ def draw_convergence(numbers: Sequence[int], seeds: int, budgets: int, out: Path
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="by default drawn scenes")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"{OUT}")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        default=photographs(),
+        metavar="FOLDER",
+        help="by default those of $SHAPJAX_DATA, else drawn scenes",
+    )
     parser.add_argument("--backbone", default="shapjax_tiny", choices=sj.backbones.names())
     parser.add_argument("--weights", metavar="PATH")
     parser.add_argument("--budget", type=int, metavar="N", help="on masked pictures (5,000)")

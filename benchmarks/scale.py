@@ -226,7 +226,7 @@ def plan(share: float, steps: int) -> list[dict[str, Any]]:
                     "pairs/s, chip": float(f"{1 / each:.3g}"),
                     "pairs/s, 256 chips": float(f"{256 / each:.3g}"),
                     "hours of a million, 256": float(f"{1e6 * each / 256 / 3600:.2g}"),
-                    "$ a million": round(1e6 * each / 3600 * chip.dollars),
+                    "$ a million": float(f"{1e6 * each / 3600 * chip.dollars:.3g}"),
                 }
             )
     return records

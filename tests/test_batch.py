@@ -232,7 +232,8 @@ def test_keys_of_pairs_come_from_their_ids_alone():
     assert pair_key(1, "7") != pair_key(0, "7")
 
 
-SCRIPT = """
+SCRIPT = r"""
+import re
 import jax, numpy as np
 import shapjax as sj
 from toy_network import toy, bright
@@ -245,12 +246,13 @@ meshes = [
     jax.make_mesh((8,), ("a",)),
     jax.make_mesh((2, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2),
 ]
-for options, sizes in (
-    ({"method": "gram-sam", "order": 1, "budget": 90}, (1,)),
-    ({"method": "sam"}, (1, 3)),
+for options, chosen, sizes in (
+    ({"method": "gram-sam", "order": 1, "budget": 90}, meshes[1:], (1,)),
+    ({"method": "gram-sam", "order": 2, "budget": 90}, meshes[:1], (1,)),
+    ({"method": "sam"}, meshes, (1, 3)),
 ):
     alone = sj.explain_pairs(network, queries, retrieved, on_error="skip", **options)
-    for mesh in meshes:
+    for mesh in chosen:
         for size in sizes:
             many = sj.explain_pairs(
                 network, queries, retrieved, on_error="skip", mesh=mesh, chunk_size=size, **options
@@ -264,12 +266,15 @@ for options, sizes in (
 from shapjax.explainers.batch import explained_maps
 from shapjax.games.feature_pairs import FeaturePair
 x = np.ones((16, 3, 3, 4), np.float32)
-pairs = FeaturePair(x, x, None, x[:, None])
 keys = jax.random.split(jax.random.key(0), 16)
-text = explained_maps.lower(
-    pairs, keys, method="vesm", order=1, budget=0, mesh=meshes[0]
-).compile().as_text()
-assert "all-" not in text and "collective" not in text and "reduce-scatter" not in text
+for method, order, blanks in (("vesm", 1, None), ("gram-sam", 2, x[:, None])):
+    pairs = FeaturePair(x, x, blanks, x[:, None])
+    text = explained_maps.lower(
+        pairs, keys, method=method, order=order, budget=90, mesh=meshes[0]
+    ).compile().as_text()
+    assert "num_partitions=8" in text, method
+    found = re.findall(r"all-\w+|collective-\w+|reduce-scatter", text)
+    assert not found, (method, found)
 print("fine")
 """
 

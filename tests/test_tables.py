@@ -3,18 +3,25 @@
 import csv
 import io
 import re
+import shlex
 from pathlib import Path
+from string import Template
 
 import pytest
 
+from shapjax import cli
+from shapjax.evaluate.command import _settings
 from shapjax.evaluate.published import METHODS_OF_PAPER, Published, published
 from shapjax.evaluate.tables import (
+    METRICS,
     comma_separated,
     latex,
     markdown,
     summarise,
     write_tables,
 )
+
+ROOT = Path(__file__).parents[1]
 
 
 def row(pair, method, order=1, backbone="resnet50", **measured):
@@ -33,7 +40,7 @@ ROWS = [
 
 
 def test_means_and_standard_errors():
-    cells = {(c.metric, c.network, c.method): c for c in summarise(ROWS, "voc")}
+    cells = {(c.metric, c.network, c.method): c for c in summarise(ROWS, "voc") if c.count}
     found = cells["faithfulness", "resnet50", "sam"]
     assert found.mean == pytest.approx(0.15)
     # Two numbers a, b have the standard error |a - b| / 2.
@@ -46,6 +53,34 @@ def test_means_and_standard_errors():
     alone = cells["faithfulness", "resnet50", "gram-sam"]
     assert (alone.mean, alone.standard_error, alone.published) == (0.5, None, None)
     assert cells["mean_iou", "net", "sam"].published is None
+    assert len(cells) == 4
+
+
+def test_the_papers_numbers_follow_ours_metric_by_metric():
+    cells = summarise(ROWS, "voc")
+    theirs = {c[:4]: c.published for c in cells if not c.count}
+    assert all(c.mean is None and c.standard_error is None for c in cells if not c.count)
+    # Those of a metric that nothing of ours was measured by are left out.
+    ours = {c[:2] for c in cells if c.count}
+    assert theirs == {key: n for key, n in published("voc").items() if key[:2] in ours}
+    assert ("inefficiency", 1) not in ours
+    # Each metric once, its own cells first.
+    runs = [(c[:2], c.count > 0) for c in cells]
+    assert list(dict.fromkeys(runs)) == sorted(
+        set(runs), key=lambda run: (list(METRICS).index(run[0]), not run[1])
+    )
+
+
+def test_every_published_number_is_printed():
+    """No metric of the papers lacks a table, nor a number its line there."""
+    for dataset in ("voc", "sop", "cub", "coco"):
+        known = published(dataset)
+        assert {key[:2] for key in known} <= set(METRICS)
+        rows = [row(0, "sam", order, "net", **{metric: 0.5}) for metric, order in METRICS]
+        text = markdown(summarise(rows, dataset))
+        lines = [line for line in text.splitlines() if ", published*" in line]
+        shown = sum(cell.strip().startswith("*") for line in lines for cell in line.split("|")[2:])
+        assert shown == len(known)
 
 
 def test_published_numbers_as_they_are_printed():
@@ -56,7 +91,7 @@ def test_published_numbers_as_they_are_printed():
     assert ("inefficiency", 1, "DN121", "sbsm") not in voc
     assert voc["distance_v1", 2, "VGG11", "kernel-shap"] == Published(0.31, 0.006)
     assert voc["seconds", 2, "RN50", "kernel-shap"] == Published(129.4, 0.87)
-    assert voc["mean_iou_v1", 2, "DN121", "lime"] == Published(0.62)
+    assert voc["mean_iou", 2, "DN121 (v1)", "lime"] == Published(0.62)
     assert ("seconds", 2, "DN121", "ig") not in voc
     assert published("sop")["faithfulness", 1, "MoCoV2", "kernel-shap"] == Published(0.18)
     assert published("cub")["inefficiency", 1, "RN50-ML", "gradcam"] == Published(5.23)
@@ -83,7 +118,7 @@ def test_published_numbers_are_in_the_text_of_the_paper():
     for dataset, count in (("voc", 5), ("sop", 2), ("cub", 2), ("coco", 5)):
         known = published(dataset)
         names = ("faithfulness", "inefficiency", "mean_iou")
-        kinds = {key[:3] for key in known if key[0] in names}
+        kinds = {key[:3] for key in known if key[0] in names and "(v1)" not in key[2]}
         per_network = {}
         for metric, order, network in kinds:
             values = [known.get((metric, order, network, m)) for m in METHODS_OF_PAPER]
@@ -106,7 +141,7 @@ def test_numbers_of_the_first_version_are_in_its_text():
         ("faithfulness_v1", 1),
         ("seconds", 2),
         ("distance_v1", 2),
-        ("mean_iou_v1", 2),
+        ("mean_iou", 2),
     )
     printed, network = {}, ""
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -118,15 +153,19 @@ def test_numbers_of_the_first_version_are_in_its_text():
         for (metric, order), cell in zip(columns, cells[2:], strict=True):
             if cell != "-":
                 parts = [float(part) for part in cell.split(r"\pm")]
-                printed[metric, order, network, method] = Published(*parts)
+                # The mIoU of these networks is printed in both versions.
+                name = f"{network} (v1)" if metric == "mean_iou" else network
+                printed[metric, order, name, method] = Published(*parts)
     known = published("voc")
-    of_v1 = {key: number for key, number in known.items() if key[:2] in columns}
+    of_v1 = {
+        key: number for key, number in known.items() if key[:2] in columns[:-1] or "(v1)" in key[2]
+    }
     assert of_v1 == printed
     assert len(printed) == 3 * (6 * 2 + 4 * 3)
 
 
 def test_markdown():
-    text = markdown(summarise(ROWS, "voc"), "voc")
+    text = markdown(summarise(ROWS, "voc"))
     first = text.split("\n\n")
     assert first[0] == "**Faithfulness, first order (higher is better)**"
     lines = first[1].splitlines()
@@ -134,23 +173,92 @@ def test_markdown():
     assert "| resnet50 |  |  |  |  |  |  | 0.15 ± 0.05 |  |  | 0.50 |" in lines
     assert any(line.startswith("| *RN50, published* | *0.11* | *0.16* |") for line in lines)
     assert all(line.count("|") == lines[0].count("|") for line in lines)
+    miou = first[first.index("**mIoU, second order (higher is better)**") + 1].splitlines()
+    assert "| *DN121 (v1), published* | *0.54* | *0.62* | *0.65* | *0.63* |  |  |" in miou
+    assert miou[2].startswith("| net |")
 
 
 def test_comma_separated_and_latex(tmp_path):
     cells = summarise(ROWS, "voc")
     table = list(csv.DictReader(io.StringIO(comma_separated(cells))))
     assert len(table) == len(cells)
-    found = next(r for r in table if (r["metric"], r["method"]) == ("faithfulness", "sam"))
+    by_place = {(r["metric"], r["order"], r["network"], r["method"]): r for r in table}
+    found = by_place["faithfulness", "1", "resnet50", "sam"]
     assert (found["published"], found["count"]) == ("0.07", "2")
-    text = latex(cells, "voc")
+    theirs = by_place["seconds", "1", "DN121", "sam"]
+    names = ("mean", "standard_error", "count", "published", "published_standard_error")
+    assert [theirs[name] for name in names] == ["", "", "0", "0.17", "0.004"]
+    text = latex(cells)
     assert r"0.15 $\pm$ 0.05" in text
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
     assert "_" not in text.replace(r"\_", "")
     paths = write_tables(tmp_path, ROWS, "voc")
-    assert paths["md"].read_text(encoding="utf-8") == markdown(cells, "voc")
+    assert paths["md"].read_text(encoding="utf-8") == markdown(cells)
 
 
 def test_a_set_without_published_numbers():
-    text = markdown(summarise(ROWS, "folder"), "folder")
+    text = markdown(summarise(ROWS, "folder"))
     assert "published" not in text
     assert "| resnet50 | 0.15 ± 0.05 | 0.50 |" in text
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """The README and what docs has beside it, by name."""
+    paths = [ROOT / "README.md", ROOT / "docs" / "evaluation.md", ROOT / "docs" / "scale.md"]
+    if not all(path.exists() for path in paths):
+        pytest.skip("needs the README and docs of the repository")
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+
+def printed_tables(text):
+    """Lines of each table by its title."""
+    found = re.findall(r"^\*\*(.+)\*\*\n\n((?:\|.*\n)+)", text, re.M)
+    assert len(dict(found)) == len(found), "a title stands twice"
+    return {title: lines.splitlines() for title, lines in found}
+
+
+def evaluation_block(readme):
+    (block,) = re.findall(r"<!-- evaluation -->\n(.*?)<!-- evaluation ends -->", readme, re.S)
+    return block
+
+
+def printed_commands(text):
+    """Options of every ``shapjax evaluate`` in the blocks of shell, variables put in."""
+    found = []
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
+        known = {}
+        for line in block.replace("\\\n", " ").splitlines():
+            if assigned := re.fullmatch(r'(\w+)="(.*)"', line):
+                known[assigned[1]] = assigned[2]
+            elif line.startswith("shapjax evaluate "):
+                words = shlex.split(Template(line).substitute(known))
+                found.append(cli._parser().parse_args(words[1:]))
+    return found
+
+
+def test_tables_of_the_readme_are_those_of_the_whole_page(pages):
+    few = printed_tables(evaluation_block(pages["README.md"]))
+    whole = printed_tables(pages["evaluation.md"])
+    assert few
+    for title, lines in few.items():
+        assert lines == whole[title], title
+    # As the tool prints them: every metric, in its order, with as many columns in every line.
+    assert list(whole) == list(METRICS.values())
+    for title, (head, rule, *lines) in whole.items():
+        assert head.startswith("| network | "), title
+        assert set(rule) == {"|", "-"}
+        assert {line.count("|") for line in lines} == {head.count("|")} == {rule.count("|")}, title
+
+
+def test_commands_of_the_readme_are_understood_and_make_its_networks(pages):
+    commands = printed_commands(pages["README.md"])
+    assert commands
+    for options in [*commands, *printed_commands(pages["scale.md"])]:
+        assert _settings(options).tasks
+    made = {options.out for options in commands}
+    assert all(made.issuperset(options.others) for options in commands)
+    networks = {name for options in commands for name in options.backbones}
+    for title, (_, _, *lines) in printed_tables(evaluation_block(pages["README.md"])).items():
+        shown = {line.split("|")[1].strip() for line in lines}
+        assert {name for name in shown if not name.startswith("*")} <= networks, title

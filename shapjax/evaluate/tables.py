@@ -13,7 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from shapjax.core.files import write_whole
-from shapjax.evaluate.published import METHODS_OF_PAPER, NETWORKS, Published, published
+from shapjax.evaluate.published import (
+    METHODS_OF_PAPER,
+    NETWORKS,
+    Key,
+    Published,
+    published,
+)
 from shapjax.evaluate.store import Row
 
 METRICS: dict[tuple[str, int], str] = {
@@ -34,16 +40,16 @@ METRICS: dict[tuple[str, int], str] = {
 
 
 class Cell(NamedTuple):
-    """A number of a table.
+    """A number of a table: one of ours, or one that the paper prints for a network of its own.
 
     Attributes:
         metric: key of ``METRICS``, with the order.
         order: 1 or 2.
-        network: the backbone, by our name or (published ones) the paper's.
+        network: the backbone, by our name or, of the paper's numbers, the paper's.
         method: name.
-        mean: over pairs.
-        standard_error: of the mean; None with fewer than two pairs, or where none is printed.
-        count: pairs; 0 of a published number.
+        mean: over pairs; None of the paper's numbers.
+        standard_error: of the mean; None with fewer than two pairs.
+        count: pairs; 0 of the paper's numbers.
         published: what the paper prints for the same network, method and metric.
     """
 
@@ -51,7 +57,7 @@ class Cell(NamedTuple):
     order: int
     network: str
     method: str
-    mean: float
+    mean: float | None
     standard_error: float | None
     count: int
     published: Published | None
@@ -59,6 +65,8 @@ class Cell(NamedTuple):
 
 def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
     """Mean and standard error of every metric, backbone, method and order.
+
+    After those of a metric come the paper's numbers for it, under its own names of networks.
 
     Pairs for which a metric is not defined are left out of its mean. Of seconds the first
     explanation of each kind in a process, which is compiled, is left out where there are others.
@@ -68,29 +76,36 @@ def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
         dataset: name, which says what was published.
     """
     known = published(dataset)
-    cells = []
     groups: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["backbone"], row["method"], row["order"]), []).append(row)
+    cells: list[Cell] = []
     for metric, order in METRICS:
+        ours: list[Cell] = []
         for (network, method, own), group in groups.items():
             values = _values(group, metric) if own == order else []
-            if not values:
-                continue
-            error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
-            cells.append(
-                Cell(
-                    metric,
-                    order,
-                    network,
-                    method,
-                    float(np.mean(values)),
-                    None if error is None else float(error),
-                    len(values),
-                    known.get((metric, order, NETWORKS.get(network, ""), method)),
-                )
-            )
+            if values:
+                theirs = known.get((metric, order, NETWORKS.get(network, ""), method))
+                ours.append(_measured((metric, order, network, method), values, theirs))
+        if ours:
+            cells += ours
+            cells += [
+                Cell(*key, None, None, 0, number)
+                for key, number in known.items()
+                if key[:2] == (metric, order)
+            ]
     return cells
+
+
+def _measured(key: Key, values: list[float], theirs: Published | None) -> Cell:
+    error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
+    return Cell(
+        *key,
+        float(np.mean(values)),
+        None if error is None else float(error),
+        len(values),
+        theirs,
+    )
 
 
 def _values(group: list[Row], metric: str) -> list[float]:
@@ -99,13 +114,13 @@ def _values(group: list[Row], metric: str) -> list[float]:
     return [row[metric] for row in group if row.get(metric) is not None]
 
 
-def markdown(cells: Sequence[Cell], dataset: str) -> str:
+def markdown(cells: Sequence[Cell]) -> str:
     """One table for each metric: a line for each network, a column for each method.
 
     Lines in italics are the paper's numbers for its own networks.
     """
     parts = []
-    for title, methods, lines in _tables(cells, dataset):
+    for title, methods, lines in _tables(cells):
         rule = "|".join("---" for _ in range(len(methods) + 1))
         rows = [f"**{title}**", "", f"| network | {' | '.join(methods)} |", f"|{rule}|"]
         for network, texts, ours in lines:
@@ -116,10 +131,10 @@ def markdown(cells: Sequence[Cell], dataset: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def latex(cells: Sequence[Cell], dataset: str) -> str:
+def latex(cells: Sequence[Cell]) -> str:
     """The tables of ``markdown`` as LaTeX, one ``tabular`` for each metric."""
     parts = []
-    for title, methods, lines in _tables(cells, dataset):
+    for title, methods, lines in _tables(cells):
         rows = [
             r"\begin{table}",
             rf"\caption{{{_tex(title)}}}",
@@ -135,7 +150,7 @@ def latex(cells: Sequence[Cell], dataset: str) -> str:
 
 
 def comma_separated(cells: Sequence[Cell]) -> str:
-    """One line for each cell, with all digits."""
+    """One line for each cell, with all digits; the paper's numbers have columns of their own."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*Cell._fields[:-1], "published", "published_standard_error"])
@@ -155,9 +170,9 @@ def write_tables(
     """
     cells = summarise(rows, dataset)
     written = {
-        "md": markdown(cells, dataset),
+        "md": markdown(cells),
         "csv": comma_separated(cells),
-        "tex": latex(cells, dataset),
+        "tex": latex(cells),
     }
     paths = {ending: Path(folder) / f"tables.{ending}" for ending in written}
     for ending, text in written.items():
@@ -169,26 +184,29 @@ Line = tuple[str, list[str], bool]
 """A network, its number by each method as text, and whether it is ours."""
 
 
-def _tables(cells: Sequence[Cell], dataset: str) -> list[tuple[str, list[str], list[Line]]]:
-    """Title, methods and lines of each metric that has a number of ours."""
-    known = published(dataset)
+def _tables(cells: Sequence[Cell]) -> list[tuple[str, list[str], list[Line]]]:
+    """Title, methods and lines of each metric that has a number, ours above the paper's."""
     found = []
-    for (metric, order), title in METRICS.items():
-        own = {(c.network, c.method): c for c in cells if (c.metric, c.order) == (metric, order)}
-        theirs = {k[2:]: number for k, number in known.items() if k[:2] == (metric, order)}
-        if not own:
-            continue
-        methods = _in_order({method for _, method in [*own, *theirs]})
-        lines: list[Line] = []
-        for network in dict.fromkeys(network for network, _ in own):
-            some = [own.get((network, method)) for method in methods]
-            lines.append((network, ["" if cell is None else _text(cell) for cell in some], True))
-        for network in dict.fromkeys(network for network, _ in theirs):
-            numbers = [theirs.get((network, method)) for method in methods]
-            texts = ["" if n is None else _number(n.value, n.standard_error) for n in numbers]
-            lines.append((network, texts, False))
-        found.append((title, methods, lines))
+    for key, title in METRICS.items():
+        known = [cell for cell in cells if (cell.metric, cell.order) == key]
+        methods = _in_order({cell.method for cell in known})
+        lines = [
+            *_lines([cell for cell in known if cell.count], methods, ours=True),
+            *_lines([cell for cell in known if not cell.count], methods, ours=False),
+        ]
+        if lines:
+            found.append((title, methods, lines))
     return found
+
+
+def _lines(cells: Sequence[Cell], methods: Sequence[str], *, ours: bool) -> list[Line]:
+    """A line for each network, blank where a method has no number."""
+    texts = {(cell.network, cell.method): _text(cell) for cell in cells}
+    networks = dict.fromkeys(cell.network for cell in cells)
+    return [
+        (network, [texts.get((network, method), "") for method in methods], ours)
+        for network in networks
+    ]
 
 
 def _in_order(methods: set[str]) -> list[str]:
@@ -199,7 +217,9 @@ def _in_order(methods: set[str]) -> list[str]:
 
 
 def _text(cell: Cell) -> str:
-    return _number(cell.mean, cell.standard_error)
+    if cell.mean is not None:
+        return _number(cell.mean, cell.standard_error)
+    return "" if cell.published is None else _number(*cell.published)
 
 
 def _number(value: float, error: float | None) -> str:
