@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from data_set_folders import sop_folder, voc_folder
+from toy_network import toy
 
 import shapjax as sj
 from shapjax.cli import main
@@ -49,6 +51,14 @@ def _own_cache(cache, monkeypatch):
 def _x64():
     """Everything in the command's precision."""
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _chunks_of_two():
+    """So that few pairs are some chunks, and all of one shape."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shapjax.evaluate.run.TOGETHER", 2)
         yield
 
 
@@ -101,9 +111,9 @@ def test_every_pair_has_every_number(rows, pairs):
             assert np.isfinite(row[name]), (row, name)
         if row["method"] == "gram-sam":
             assert row["inefficiency"] < 1e-3
-    # What was compiled for the first pair is warm for the next.
-    assert {row["warm"] for row in rows if row["pair"] == pairs[0].id} == {False}
-    assert {row["warm"] for row in rows if row["pair"] == pairs[1].id} == {True}
+    # All pairs of the first chunk waited for its program, which is warm for the next.
+    for place, pair in enumerate(pairs):
+        assert {row["warm"] for row in rows if row["pair"] == pair.id} == {place >= 2}
 
 
 def test_numbers_are_those_of_the_metrics(dataset, pairs, model, rows):
@@ -182,19 +192,90 @@ def test_nothing_is_computed_twice(dataset, pairs, model, rows, tmp_path, monkey
         run(dataset, pairs, models, settings, tmp_path, progress=stop)
     assert len(read(tmp_path)) == 5
     seen = []
-    explain = sj.explain
+    explain_stream = sj.explain_stream
 
-    def counted(*args, **named):
-        seen.append(named["method"])
-        return explain(*args, **named)
+    def counted(model, pictures, **named):
+        seen.extend((named["method"], pair_id) for pair_id in named["ids"])
+        return explain_stream(model, pictures, **named)
 
-    monkeypatch.setattr("shapjax.evaluate.run.explain", counted)
+    monkeypatch.setattr("shapjax.evaluate.run.explain_stream", counted)
     found = run(dataset, pairs, models, settings, tmp_path)
-    assert len(seen) == 3
+    left = [("gradcam", pairs[3].id), ("sam", pairs[2].id), ("sam", pairs[3].id)]
+    assert sorted(seen) == sorted(left)
     wanted = [row for row in rows if row["method"] in FAST and row["order"] == 1]
     close(found, wanted)
     with pytest.raises(sj.ShapjaxError, match="holds a run with seed 0, but now it is 1"):
         run(dataset, pairs, models, Settings(FAST, orders=(1,), seed=1), tmp_path)
+
+
+def test_warm_is_what_no_longer_compiles(dataset, pairs, tmp_path, monkeypatch):
+    """Another number of pairs in a chunk, or of superpixels, is another program."""
+    grids = iter([(2, 2), (2, 2), (1, 2), (2, 2), (1, 2)])
+
+    def explain(*pictures, **named):
+        return sj.explain(*pictures, **named, players=next(grids))
+
+    monkeypatch.setattr("shapjax.evaluate.run.explain", explain)
+    more = [*pairs, pairs[0]._replace(training=pairs[1].training)]
+    settings = Settings(("sam", "two-tower"), orders=(1,), superpixel_budget=20)
+    found = run(dataset, more, {"toy": toy()}, settings, tmp_path)
+    warm = {(row["method"], row["pair"]): row["warm"] for row in found}
+    assert [warm["sam", pair.id] for pair in more] == [False, False, True, True, False]
+    assert [warm["two-tower", pair.id] for pair in more] == [False, True, False, True, True]
+
+
+ON_DEVICES = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+from PIL import Image
+import shapjax as sj
+from data_set_folders import voc_folder
+from shapjax.evaluate import run as module
+from shapjax.evaluate.datasets import open_dataset
+from shapjax.evaluate.mining import Pair
+from shapjax.evaluate.run import Settings, run
+from toy_network import toy
+
+assert jax.device_count() == 8
+jax.config.update("jax_enable_x64", True)
+folder = Path(sys.argv[1])
+root = voc_folder(folder / "voc", training=(1,) * 6, validation=(1,) * 3)
+Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(root / "JPEGImages" / "t2.jpg")
+pairs = [Pair(f"v{v}", f"t{t}", "aeroplane", 1.0) for v in range(3) for t in range(6)]
+settings = Settings(("gram-sam",), budget=200)
+data = open_dataset("voc", root)
+module.TOGETHER = 1  # on each device: three chunks, the last of two pairs
+many = run(data, pairs, {"toy": toy()}, settings, folder / "many")
+module._devices, module.TOGETHER = lambda: None, 8
+one = run(data, pairs, {"toy": toy()}, settings, folder / "one")
+assert len(one) == len(many) == 18 * 2
+for a, b in zip(many, one):
+    assert a.keys() == b.keys()
+    if "|t2|" in a["pair"]:
+        assert a["error"] == b["error"] and "for t2." in a["error"], a["error"]
+        assert "layer 'root'" in a["error"]
+        continue
+    assert a["error"] is None, a
+    for name in a.keys() - {"seconds", "warm"}:
+        same = a[name] == b[name]
+        assert same or abs(a[name] - b[name]) < 1e-5, (name, a[name], b[name])
+print("fine")
+"""
+
+
+def test_eight_devices_give_the_rows_of_one(tmp_path):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, "-c", ON_DEVICES, str(tmp_path)],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.strip() == "fine"
 
 
 def test_nan_of_a_network_names_pair_and_layer_and_spares_the_others(

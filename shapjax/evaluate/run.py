@@ -1,20 +1,27 @@
 """Explain every pair by every method and measure the explanations, row by row, durably.
 
-Rows do not depend on the order, the number or the sharding of pairs: the random numbers of a pair
-come from the seed and the pair's own name.
+Rows do not depend on the order, the number or the sharding of pairs, nor on the devices of a
+process: the random numbers of a pair come from the seed and the pair's own name (``pair_key``).
+
+Methods on feature maps take a chunk of pairs at a time, one compiled program for all devices of
+this process; the others run the network on masked pictures, one pair after another. The seconds of
+a row are those of its explanation alone: of a chunk, the time from reading its pictures to its last
+result, divided by its pairs. Nothing is measured or judged meanwhile.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of, whole_number
@@ -23,8 +30,9 @@ from shapjax.core.stream import stream
 from shapjax.core.worths import Progress
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
-from shapjax.evaluate.mining import Pair, digest_of_pairs, stable_hash, write_pairs
+from shapjax.evaluate.mining import Pair, digest_of_pairs, write_pairs
 from shapjax.evaluate.store import Key, Row, Store, read
+from shapjax.explainers.batch import TOGETHER, Failure, explain_stream, pair_key
 from shapjax.explainers.explain import METHODS, explain
 from shapjax.explainers.explanation import Explanation, Side
 from shapjax.explainers.transport import region_shares
@@ -41,6 +49,11 @@ STEPS = 10
 
 CELLS = ("features", "grid")
 """Players that are cells of the feature map."""
+
+Task = tuple[str, int]
+"""A method and an order."""
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +90,7 @@ class Settings:
             )
 
     @property
-    def tasks(self) -> list[tuple[str, int]]:
+    def tasks(self) -> list[Task]:
         """Every method with every order that it has and that is asked for."""
         return [
             (method, order)
@@ -208,42 +221,131 @@ def run(
     return read(out)
 
 
+def _devices() -> Mesh | None:
+    """All devices of this process, to share chunks of pairs; None: there is but one."""
+    found = jax.local_devices()
+    return Mesh(np.array(found), ("pairs",)) if len(found) > 1 else None
+
+
 def _run_backbone(
     dataset: DataSet,
     pairs: list[Pair],
     name: str,
     model: Backbone,
-    tasks: list[tuple[str, int]],
+    tasks: list[Task],
     settings: Settings,
     store: Store,
-    tell: Any,
+    tell: Callable[[], None],
 ) -> None:
-    def missing(pair: Pair) -> list[tuple[str, int]]:
+    """Rows of one network by methods that are all on feature maps, or none of them."""
+
+    def missing(pair: Pair) -> list[Task]:
         return [task for task in tasks if (pair.id, name, *task) not in store.done()]
 
+    wanted = [pair for pair in pairs if missing(pair)]
+    mesh = _devices() if tasks and settings.on_maps(*tasks[0]) else None
+    width = _width(tasks, settings, mesh)
+    seen: set[tuple[Any, ...]] = set()
     read_pair = _reader(dataset, model.preprocessing.size)
-    seen: set[tuple[str, int]] = set()
-    for pair, loaded in stream(read_pair, [pair for pair in pairs if missing(pair)], ahead=2):
-        judge = None
-        for method, order in missing(pair):
-            row: Row = {"pair": pair.id, "backbone": name, "method": method, "order": order}
-            try:
-                if not isinstance(loaded, Loaded):
-                    raise loaded
-                judge = judge or Judge(model, loaded)
-                row |= _measured(judge, model, loaded, method, order, settings)
-                row["warm"] = (method, order) in seen
-                row["error"] = None
-            except MemoryRefused:
-                raise
-            except (NotFiniteError, ValueFunctionError) as error:
-                where = _where_not_finite(model, loaded) if isinstance(loaded, Loaded) else ""
-                row["error"] = f"{error}{where}"
-            except ShapjaxError as error:
-                row["error"] = str(error)
-            seen.add((method, order))
-            store.append(row)
-            tell()
+    for chunk in _chunks(stream(read_pair, wanted, ahead=max(2, width)), width):
+        judges: dict[str, Judge] = {}
+        for task in tasks:
+            own = [(pair, loaded) for pair, loaded in chunk if task in missing(pair)]
+            good = [loaded for _, loaded in own if isinstance(loaded, Loaded)]
+            found = iter(_explanations(model, good, task, settings, mesh))
+            fresh = set()
+            for pair, loaded in own:
+                row: Row = {"pair": pair.id, "backbone": name}
+                row["method"], row["order"] = task
+                explained = next(found) if isinstance(loaded, Loaded) else loaded
+                if isinstance(loaded, Loaded) and isinstance(explained, Explanation):
+                    shape = (*task, explained.n_query, explained.n_retrieved, len(good))
+                    fresh.add(shape)
+                    row["warm"] = shape in seen
+                row |= _judged(model, loaded, explained, judges)
+                store.append(row)
+                tell()
+            seen |= fresh  # pairs of one chunk waited for one compilation
+
+
+def _width(tasks: list[Task], settings: Settings, mesh: Mesh | None) -> int:
+    """Pairs that are explained at a time: those of one program, of masked pictures one."""
+    if not tasks or not settings.on_maps(*tasks[0]):
+        return 1
+    return TOGETHER * (1 if mesh is None else mesh.size)
+
+
+def _chunks(items: Iterable[T], width: int) -> Iterator[list[T]]:
+    left = iter(items)
+    while chunk := list(islice(left, width)):
+        yield chunk
+
+
+def _explanations(
+    model: Backbone, pairs: list[Loaded], task: Task, settings: Settings, mesh: Mesh | None
+) -> list[Explanation | ShapjaxError]:
+    """The explanation of each pair, or why there is none.
+
+    Raises:
+        MemoryRefused: they do not fit.
+    """
+    method, order = task
+    key = jax.random.key(settings.seed)
+    asked = {"method": method, "order": order, "budget": settings.budget_of(*task)}
+    if not settings.on_maps(*task):
+        return [_alone(model, pair, key, asked) for pair in pairs]
+    try:
+        # A whole chunk and no more: the next one would run while this one is judged, and nobody
+        # could tell how long it took.
+        found = list(
+            explain_stream(
+                model,
+                [(pair.query, pair.retrieved) for pair in pairs],
+                ids=[pair.pair.id for pair in pairs],
+                key=key,
+                mesh=mesh,
+                **asked,
+            )
+        )
+    except MemoryRefused:
+        raise
+    except ShapjaxError as error:  # of what was asked, and so of all pairs
+        return [error] * len(pairs)
+    return [NotFiniteError(one.reason) if isinstance(one, Failure) else one for one in found]
+
+
+def _alone(
+    model: Backbone, pair: Loaded, key: jax.Array, asked: dict[str, Any]
+) -> Explanation | ShapjaxError:
+    own = pair_key(key, pair.pair.id)
+    try:
+        return explain(model, pair.query, pair.retrieved, key=own, **asked)
+    except MemoryRefused:
+        raise
+    except ShapjaxError as error:
+        return error
+
+
+def _judged(
+    model: Backbone,
+    loaded: Loaded | ShapjaxError,
+    explained: Explanation | ShapjaxError,
+    judges: dict[str, Judge],
+) -> Row:
+    """What a row says of an explanation, or why it says nothing; ``judges`` are kept by pair."""
+    try:
+        if isinstance(loaded, ShapjaxError):
+            raise loaded
+        if isinstance(explained, ShapjaxError):
+            raise explained
+        name = loaded.pair.id
+        judge = judges[name] = judges.get(name) or Judge(model, loaded)
+        return {**_measured(judge, explained), "error": None}
+    except (NotFiniteError, ValueFunctionError) as error:
+        where = _where_not_finite(model, loaded) if isinstance(loaded, Loaded) else ""
+        return {"error": f"{error}{where}"}
+    except ShapjaxError as error:
+        return {"error": str(error)}
 
 
 def _reader(dataset: DataSet, size: int) -> Any:
@@ -260,20 +362,9 @@ def _reader(dataset: DataSet, size: int) -> Any:
     return read_pair
 
 
-def _measured(
-    judge: Judge, model: Backbone, loaded: Loaded, method: str, order: int, settings: Settings
-) -> Row:
-    key = jax.random.fold_in(jax.random.key(settings.seed), stable_hash(loaded.pair.id))
-    explanation = explain(
-        model,
-        loaded.query,
-        loaded.retrieved,
-        method=method,
-        order=order,
-        budget=settings.budget_of(method, order),
-        key=key,
-    )
-    numbers = judge.first_order(explanation) if order == 1 else judge.second_order(explanation)
+def _measured(judge: Judge, explanation: Explanation) -> Row:
+    first = explanation.order == 1
+    numbers = judge.first_order(explanation) if first else judge.second_order(explanation)
     numbers |= {
         "inefficiency": metrics.inefficiency(explanation),
         "similarity": explanation.similarity,
