@@ -23,6 +23,7 @@ from shapjax.evaluate.mining import mine_pairs
 from shapjax.evaluate.run import Judge, Settings, _reader, run, upsampled
 from shapjax.evaluate.store import key_of, read
 from shapjax.evaluate.tables import summarise
+from shapjax.games.backgrounds import background
 
 FAST = ("gradcam", "sam")
 
@@ -297,14 +298,33 @@ def test_nan_of_a_network_names_pair_and_layer_and_spares_the_others(
     assert {cell.count for cell in cells if cell.metric == "faithfulness"} == {2}
 
 
-def nan_for(model, picture):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_fails_on_the_blur_alone_is_told_with_its_layer(
+    dataset, pairs, tmp_path, value
+):
+    """The blur is a background for the method, and for the judge the last censored picture."""
+    pair, model = pairs[0], toy()
+    loaded = _reader(dataset, 16)(pair)
+    blur = background("blur", model.resize(loaded.retrieved, fit="stretch"), model)
+    broken = nan_for(model, blur, value)
+    found = run(dataset, pairs[:2], {"toy": broken}, Settings(("sam",), orders=(1,)), tmp_path)
+    (error,) = [row["error"] for row in found if row["pair"] == pair.id]
+    assert "for the blur background of the retrieved picture, first in layer 'pool'" in error
+    assert error.endswith(f"The first layer to do so is pool, for the blur of {pair.validation}.")
+    assert [row["pair"] for row in found if row["error"] is None] == [pairs[1].id]
+    why = sj.explain(model, loaded.query, loaded.retrieved, method="sam", order=1)
+    with pytest.raises(sj.NotFiniteError, match="for a censored picture, first in layer 'pool'"):
+        Judge(broken, loaded).first_order(why)
+
+
+def nan_for(model, picture, value=jnp.nan):
     """The network, but NaN for one picture."""
 
     class Poisoned(type(model)):
         def normalise(self, rgb):
             x = super().normalise(rgb)
             same = jnp.abs(jnp.asarray(rgb, jnp.float32) - picture).max(axis=(-3, -2, -1)) < 1e-6
-            return jnp.where(same[..., None, None, None], jnp.nan, x)
+            return jnp.where(same[..., None, None, None], value, x)
 
     jax.tree_util.register_dataclass(Poisoned, ["state"], ["name", "preprocessing", "graphdef"])
     return Poisoned(model.name, model.preprocessing, model.graphdef, model.state)

@@ -1,5 +1,6 @@
 """Rows on the disk: nothing is lost, nothing is counted twice."""
 
+import errno
 import json
 import os
 import resource
@@ -130,6 +131,25 @@ def test_a_full_disk_ends_in_one_sentence_and_loses_no_row(tmp_path):
             signal.signal(signal.SIGXFSZ, before)
         assert [r["pair"] for r in read(tmp_path)] == ["a"]
         store.append(row("b"))  # there is room again
+    assert [r["pair"] for r in read(tmp_path)] == ["a", "b"]
+
+
+def test_a_folder_that_becomes_read_only_keeps_its_rows(tmp_path, monkeypatch):
+    """As a file system that its kernel takes away after an error: nothing can be cut off either."""
+
+    def refused(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with Store.open(tmp_path, PLAN) as store:
+        store.append(row("a"))
+        with monkeypatch.context() as patch:
+            for name in ("pwrite", "ftruncate", "fsync"):
+                patch.setattr(os, name, refused)
+            with pytest.raises(sj.ShapjaxError, match=r"Read-only file system.*kept") as no:
+                store.append(row("b"))
+        assert len(str(no.value).splitlines()) == 1
+        assert [r["pair"] for r in read(tmp_path)] == ["a"]
+        store.append(row("b"))
     assert [r["pair"] for r in read(tmp_path)] == ["a", "b"]
 
 

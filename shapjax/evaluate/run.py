@@ -39,7 +39,7 @@ from shapjax.explainers.transport import region_shares
 from shapjax.games.backgrounds import background, feature_cells
 from shapjax.games.folder import digest_of
 from shapjax.games.images import load_image
-from shapjax.games.match import embeddings_of, first_bad_layer
+from shapjax.games.match import embeddings_of, first_bad_layer, not_finite
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,6 +49,9 @@ STEPS = 10
 
 CELLS = ("features", "grid")
 """Players that are cells of the feature map."""
+
+BLANKS = ("blur", "mean")
+"""What methods and metrics put in the place of what they hide."""
 
 Task = tuple[str, int]
 """A method and an order."""
@@ -397,14 +400,15 @@ class Judge:
         self._pictures = query, retrieved
         self._blurs = background("blur", query, model), background("blur", retrieved, model)
         self._means = background("mean", query, model), background("mean", retrieved, model)
-        self._query = self._unit(self._pictures[0][None])[0]
+        self._query = self._unit(self._pictures[0][None], "the query picture")[0]
 
-    def _unit(self, pictures: np.ndarray) -> np.ndarray:
+    def _unit(self, pictures: np.ndarray, place: str = "a censored picture") -> np.ndarray:
         found = np.asarray(embeddings_of(self._model, jnp.asarray(pictures, jnp.float32)))
         found = found.astype(np.float64)
         norms = np.linalg.norm(found, axis=1, keepdims=True)
-        if not np.isfinite(norms).all():
-            raise NotFiniteError(f"{self._model.name} gives NaN or infinity for censored pictures.")
+        bad = np.flatnonzero(~np.isfinite(norms))
+        if len(bad):
+            raise not_finite(self._model, np.asarray(pictures[bad[0]], np.float32), place)
         return found / np.maximum(norms, np.finfo(np.float64).tiny)
 
     def _with_query(self, pictures: np.ndarray) -> np.ndarray:
@@ -488,7 +492,11 @@ def _weights(count: int, size: int) -> np.ndarray:
 def _where_not_finite(model: Backbone, loaded: Loaded) -> str:
     """Which layer first gives NaN or infinity, and for which picture; nothing if none does."""
     for name, picture in zip(loaded.pair[1::-1], (loaded.query, loaded.retrieved), strict=True):
-        layer = first_bad_layer(model, model.resize(picture, fit="stretch"))
-        if layer is not None:
-            return f" The first layer to do so is {layer}, for {name}."
+        whole = model.resize(picture, fit="stretch")
+        shown = {name: whole}
+        shown |= {f"the {kind} of {name}": background(kind, whole, model) for kind in BLANKS}
+        for what, rgb in shown.items():
+            layer = first_bad_layer(model, rgb)
+            if layer is not None:
+                return f" The first layer to do so is {layer}, for {what}."
     return ""

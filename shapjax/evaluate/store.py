@@ -8,6 +8,7 @@ shard the same rows are also written by column, ``rows-00000-of-00001.npz``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -108,7 +109,8 @@ class Store:
                 raise OSError(28, "no space left on device")
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, self._size)
+            with contextlib.suppress(OSError):  # a torn last line is cut off when it is next opened
+                os.ftruncate(self._file, self._size)
             raise _unwritable(self._path, error) from None
         self._size += len(line)
         self._done.add(key_of(row))
