@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -184,8 +185,8 @@ def test_nothing_is_computed_twice(dataset, pairs, model, rows, tmp_path, monkey
     settings = Settings(FAST, orders=(1,))
     models = {"shapjax_tiny": model}
 
-    def stop(done, total):
-        assert total == 8
+    def stop(what, done, total):
+        assert (what, total) == ("feature maps", 8)
         if done == 5:
             raise KeyboardInterrupt
 
@@ -219,7 +220,13 @@ def test_warm_is_what_no_longer_compiles(dataset, pairs, tmp_path, monkeypatch):
     monkeypatch.setattr("shapjax.evaluate.run.explain", explain)
     more = [*pairs, pairs[0]._replace(training=pairs[1].training)]
     settings = Settings(("sam", "two-tower"), orders=(1,), superpixel_budget=20)
-    found = run(dataset, more, {"toy": toy()}, settings, tmp_path)
+    told = []
+    found = run(
+        dataset, more, {"toy": toy()}, settings, tmp_path, progress=lambda *a: told.append(a)
+    )
+    # Fast rows and slow ones are counted apart, and so is the time that is left.
+    kinds = ("feature maps", "masked pictures")
+    assert told == [(kind, done, 5) for kind in kinds for done in range(6)]
     warm = {(row["method"], row["pair"]): row["warm"] for row in found}
     assert [warm["sam", pair.id] for pair in more] == [False, False, True, True, False]
     assert [warm["two-tower", pair.id] for pair in more] == [False, True, False, True, True]
@@ -378,7 +385,7 @@ def test_the_command_writes_tables_and_goes_on(root, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "| *DN121, published* |" in shown.out
     assert "6 rows; written" in shown.out
-    assert "explaining" in shown.err
+    assert re.search(r"explaining by feature maps:.*6/6 \[\d\d:\d\d<\d\d:\d\d", shown.err)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         "manifest.json", "pairs.csv", "rows-00000-of-00001.jsonl", "rows-00000-of-00001.npz",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -128,4 +129,20 @@ def wait_for_rows(
             seen, since = len(missing), time.monotonic()
         if not missing or time.monotonic() - since >= patience:
             return rows, missing
+        time.sleep(min(PAUSE, patience))
+
+
+def wait_for_pairs(path: Path, *, patience: float) -> None:
+    """Return once process 0 has written its list of pairs.
+
+    Raises:
+        ShapjaxError: it did not within ``patience`` seconds.
+    """
+    since = time.monotonic()
+    while not path.exists():
+        if time.monotonic() - since >= patience:
+            raise ShapjaxError(
+                f"{path} has not come from process 0 within {patience} seconds; start that one, "
+                "give more --patience, or each process the same list as --pairs CSV."
+            )
         time.sleep(min(PAUSE, patience))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -27,10 +27,9 @@ from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import MemoryRefused, NotFiniteError, ShapjaxError, ValueFunctionError
 from shapjax.core.stream import stream
-from shapjax.core.worths import Progress
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
-from shapjax.evaluate.mining import Pair, digest_of_pairs, write_pairs
+from shapjax.evaluate.mining import PAIRS, Pair, digest_of_pairs, write_pairs
 from shapjax.evaluate.store import Key, Row, Store, read
 from shapjax.explainers.batch import TOGETHER, Failure, explain_stream, pair_key
 from shapjax.explainers.explain import METHODS, explain
@@ -169,7 +168,7 @@ def run(
     *,
     shard: int = 0,
     shards: int = 1,
-    progress: Progress | None = None,
+    progress: Callable[[str, int, int], Any] | None = None,
 ) -> list[Row]:
     """Explain and measure every pair; go on where an earlier run was ended.
 
@@ -178,14 +177,17 @@ def run(
         pairs: from ``mine_pairs`` or ``read_pairs``.
         backbones: networks by the name that rows carry.
         settings: methods, orders and budgets.
-        out: folder of the rows (see ``shapjax.evaluate.store``) and of ``pairs.csv``.
+        out: folder of the rows (see ``shapjax.evaluate.store``) and of ``pairs.csv``, which
+            shard 0 writes.
         shard: this process computes ``pairs[shard::shards]``.
         shards: how many processes there are.
-        progress: called with (done, total) rows of this shard.
+        progress: called with (what, done, total): rows of this shard by methods on
+            ``"feature maps"`` and then, since these take another time each, of those on
+            ``"masked pictures"``.
 
     Returns:
-        The rows of all shards that there are. Where a pair could not be explained or measured
-        its row has the reason as ``error``, and no numbers.
+        Of shard 0 the rows of all shards that there are, of another one its own. Where a pair
+        could not be explained or measured its row has the reason as ``error``, and no numbers.
 
     Raises:
         ShapjaxError: the folder holds another run or cannot be written, a pair is listed twice,
@@ -201,27 +203,32 @@ def run(
         )
     own = list(pairs)[shard::shards]
     plan = plan_of(dataset, pairs, backbones, settings)
-    tasks = [(name, *task) for name in backbones for task in settings.tasks]
-    total = len(own) * len(tasks)
     with Store.open(out, plan, shard=shard, shards=shards) as store:
-        write_pairs(Path(out) / "pairs.csv", list(pairs))
-
-        left = sum((pair.id, *task) not in store.done() for pair in own for task in tasks)
-
-        def tell(rows: int = 1) -> None:
-            nonlocal left
-            left -= rows
-            if progress is not None:
-                progress(total - left, total)
-
-        tell(0)
+        if shard == 0:
+            write_pairs(Path(out) / PAIRS, list(pairs))
         # Methods on feature maps take seconds a pair, the others minutes: theirs come last.
-        for on_maps in (True, False):
-            some = [task for task in settings.tasks if settings.on_maps(*task) is on_maps]
+        for on_maps, what in ((True, "feature maps"), (False, "masked pictures")):
+            tasks = [task for task in settings.tasks if settings.on_maps(*task) is on_maps]
+            keys = {(pair.id, name, *task) for pair in own for name in backbones for task in tasks}
+            tell = _telling(progress, what, len(keys & store.done()), len(keys))
             for name, model in backbones.items():
-                _run_backbone(dataset, own, name, model, some, settings, store, tell)
+                _run_backbone(dataset, own, name, model, tasks, settings, store, tell)
         store.finish()
-    return read(out)
+        return read(out) if shard == 0 else store.rows()
+
+
+def _telling(
+    progress: Callable[[str, int, int], Any] | None, what: str, done: int, total: int
+) -> Callable[[], None]:
+    """What is called after each row, and tells what was done before at once."""
+    numbers = count(done)
+
+    def tell() -> None:
+        if progress is not None and total:
+            progress(what, next(numbers), total)
+
+    tell()
+    return tell
 
 
 def _devices() -> Mesh | None:
