@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import jax
@@ -179,9 +180,22 @@ def test_rows_depend_neither_on_order_nor_on_sharding(dataset, pairs, model, row
         )
     assert {path.suffix for path in tmp_path.glob("rows-*-of-00002.*")} == {".jsonl", ".npz"}
     close(found, rows)
+    # A shard whose disk is lost is computed again, the whole of it and nothing else.
+    for path in tmp_path.glob("rows-00001-of-00002.*"):
+        path.unlink()
+    told = []
+    run(
+        dataset, turned, {"shapjax_tiny": model}, settings, tmp_path, shard=1, shards=2,
+        progress=lambda *numbers: told.append(numbers),
+    )  # fmt: skip
+    assert told == [("feature maps", done, 10) for done in range(11)]
+    close(read(tmp_path), rows)
 
 
 def test_nothing_is_computed_twice(dataset, pairs, model, rows, tmp_path, monkeypatch):
+    """Although the clock goes back all the while, and the rows are of 1970."""
+    clock = count(time.time(), -3600)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
     settings = Settings(FAST, orders=(1,))
     models = {"shapjax_tiny": model}
 
@@ -193,6 +207,7 @@ def test_nothing_is_computed_twice(dataset, pairs, model, rows, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         run(dataset, pairs, models, settings, tmp_path, progress=stop)
     assert len(read(tmp_path)) == 5
+    os.utime(tmp_path / "rows-00000-of-00001.jsonl", (0, 0))
     seen = []
     explain_stream = sj.explain_stream
 
@@ -461,10 +476,12 @@ def test_a_run_that_is_ended_goes_on_with_nothing_lost_or_twice(root, tmp_path):
                 assert child.poll() is None, child.stderr.read()
                 time.sleep(0.002)
             child.send_signal(sign)
+            soon = path.read_bytes().count(b"\n")
             error = child.stderr.read()
         if sign is signal.SIGINT:
             assert child.returncode == 130, error
             assert "interrupted" in error
+            assert path.read_bytes().count(b"\n") <= soon + 1  # the row that was being written
         content = path.read_bytes()
         assert content.startswith(kept)
         kept = content[: content.rfind(b"\n") + 1]

@@ -75,6 +75,9 @@ def test_shards_are_merged_and_their_number_may_change(tmp_path):
     for shard, pair in enumerate("ab"):
         with Store.open(tmp_path, PLAN, shard=shard, shards=2) as store:
             store.append(row(pair))
+    with Store.open(tmp_path, PLAN, shard=1, shards=2) as store:
+        assert store.done() == {("b", "net", "sam", 1)}  # the other shard is not its business
+        assert store.rows() == [row("b")]
     with Store.open(tmp_path, PLAN) as store:
         assert len(store.done()) == 2
         store.append(row("c"))
