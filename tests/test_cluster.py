@@ -15,7 +15,13 @@ import pytest
 from data_set_folders import voc_folder
 
 import shapjax as sj
-from shapjax.evaluate.cluster import Place, join, wait_for_pairs, wait_for_rows
+from shapjax.evaluate.cluster import (
+    Place,
+    join,
+    seen_by_others,
+    wait_for_pairs,
+    wait_for_rows,
+)
 from shapjax.evaluate.store import Store, key_of, read
 
 SCRIPT = Path(cluster_process.__file__)
@@ -168,9 +174,27 @@ def test_auto_finds_its_place_in_slurm():
     assert [finish(process).split() for process in processes] == [["0", "2"], ["1", "2"]]
 
 
-def test_a_list_of_pairs_that_does_not_come(tmp_path):
+def test_the_list_of_pairs_is_waited_for_while_it_gets_on(tmp_path, monkeypatch):
+    path = tmp_path / "run" / "pairs.csv"
     with pytest.raises(sj.ShapjaxError, match="has not come from process 0 within 0"):
-        wait_for_pairs(tmp_path / "pairs.csv", patience=0)
+        wait_for_pairs(path, patience=0)
+    now, seen = [100.0], []
+    tell = seen_by_others(path.parent, lambda *numbers: seen.append(numbers))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def sleep(seconds):
+        now[0] += 6
+        if now[0] < 130:
+            tell(round(now[0]), 200)
+        elif now[0] >= 140:
+            path.write_text("there")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(sj.ShapjaxError, match="within 9"):
+        wait_for_pairs(path, patience=9)
+    assert now[0] == 136
+    assert len(seen) == 4
+    wait_for_pairs(path, patience=9)
 
 
 def test_waiting_counts_from_the_last_row_and_not_by_the_clock(tmp_path, monkeypatch):

@@ -7,10 +7,13 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shapjax.core.bars import Bar
 from shapjax.core.errors import ShapjaxError
+
+if TYPE_CHECKING:
+    from shapjax.evaluate.cluster import Place
 
 PATIENCE = 300
 
@@ -126,7 +129,7 @@ def evaluate(options: argparse.Namespace) -> None:
     # As in the other commands: networks stay in float32, games do not.
     jax.config.update("jax_enable_x64", True)
     models = _models(options)
-    pairs = _pairs(options, dataset, models, place.process)
+    pairs = _pairs(options, dataset, models, place)
     with _bars(options.quiet) as tell:
         rows = run(
             dataset,
@@ -215,31 +218,34 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pairs(
-    options: argparse.Namespace, dataset: Any, models: dict[str, Any], process: int
+    options: argparse.Namespace, dataset: Any, models: dict[str, Any], place: Place
 ) -> list[Any]:
     """The pairs of the run: a given list, or what process 0 mines and the others wait for."""
     from shapjax.core.checks import one_of, whole_number
     from shapjax.core.files import printable
-    from shapjax.evaluate.cluster import wait_for_pairs
+    from shapjax.evaluate.cluster import seen_by_others, wait_for_pairs
     from shapjax.evaluate.mining import PAIRS, mine_pairs, read_pairs
 
     asked = options.pairs
     if asked != "all" and not asked.isdigit():
         return read_pairs(Path(asked), dataset, broken=options.broken)
-    if process != 0:
+    if place.process != 0:
         there = Path(options.out) / PAIRS
         wait_for_pairs(there, patience=options.patience)
         return read_pairs(there, dataset, broken=options.broken)
     count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
     by = one_of(options.paired_by or next(iter(models)), tuple(models), "paired-by")
     with Bar("pairing", options.quiet, "files", resumes=True) as bar:
+        alone = place.processes == 1
         mined = mine_pairs(
             dataset,
             models[by],
             count=count,
             seed=options.seed,
             broken=options.broken,
-            progress=bar.update,
+            progress=bar.update
+            if place.processes == 1
+            else seen_by_others(options.out, bar.update),
         )
     for path, reason in mined.broken.items():
         print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)

@@ -253,36 +253,54 @@ def _run_backbone(
         return [task for task in tasks if (pair.id, name, *task) not in store.done()]
 
     wanted = [pair for pair in pairs if missing(pair)]
-    mesh = _devices() if tasks and settings.on_maps(*tasks[0]) else None
-    width = _width(tasks, settings, mesh)
-    seen: set[tuple[Any, ...]] = set()
+    if not wanted:
+        return
+    on_maps = settings.on_maps(*tasks[0])
+    mesh = _devices() if on_maps else None
+    # One program's pairs at a time; of methods on masked pictures one pair fills a device.
+    width = TOGETHER * (1 if mesh is None else mesh.size) if on_maps else 1
+    compiled: set[tuple[Any, ...]] = set()
     read_pair = _reader(dataset, model.preprocessing.size)
     for chunk in _chunks(stream(read_pair, wanted, ahead=max(2, width)), width):
         judges: dict[str, Judge] = {}
         for task in tasks:
-            own = [(pair, loaded) for pair, loaded in chunk if task in missing(pair)]
-            good = [loaded for _, loaded in own if isinstance(loaded, Loaded)]
-            found = iter(_explanations(model, good, task, settings, mesh))
-            fresh = set()
-            for pair, loaded in own:
-                row: Row = {"pair": pair.id, "backbone": name}
-                row["method"], row["order"] = task
-                explained = next(found) if isinstance(loaded, Loaded) else loaded
-                if isinstance(loaded, Loaded) and isinstance(explained, Explanation):
-                    shape = (*task, explained.n_query, explained.n_retrieved, len(good))
-                    fresh.add(shape)
-                    row["warm"] = shape in seen
-                row |= _judged(model, loaded, explained, judges)
-                store.append(row)
+            some = [both for both in chunk if task in missing(both[0])]
+            rows = _rows(model, some, task, settings, mesh, judges, compiled)
+            for (pair, _), row in zip(some, rows, strict=True):
+                method, order = task
+                of = {"pair": pair.id, "backbone": name, "method": method, "order": order}
+                store.append({**of, **row})
                 tell()
-            seen |= fresh  # pairs of one chunk waited for one compilation
 
 
-def _width(tasks: list[Task], settings: Settings, mesh: Mesh | None) -> int:
-    """Pairs that are explained at a time: those of one program, of masked pictures one."""
-    if not tasks or not settings.on_maps(*tasks[0]):
-        return 1
-    return TOGETHER * (1 if mesh is None else mesh.size)
+def _rows(
+    model: Backbone,
+    chunk: list[tuple[Pair, Loaded | ShapjaxError]],
+    task: Task,
+    settings: Settings,
+    mesh: Mesh | None,
+    judges: dict[str, Judge],
+    compiled: set[tuple[Any, ...]],
+) -> Iterator[Row]:
+    """What each pair of a chunk gets by one method, judged when it is asked for.
+
+    ``judges`` of the chunk's pairs and what was ``compiled`` are kept for the next methods and
+    chunks.
+    """
+    good = [loaded for _, loaded in chunk if isinstance(loaded, Loaded)]
+    found = iter(_explanations(model, good, task, settings, mesh))
+    before = compiled.copy()  # pairs of one chunk wait for one compilation
+    for _, loaded in chunk:
+        if isinstance(loaded, ShapjaxError):
+            yield {"error": str(loaded)}
+            continue
+        explained = next(found)
+        row = _judged(model, loaded, explained, judges)
+        if isinstance(explained, Explanation):
+            shape = (*task, explained.n_query, explained.n_retrieved, len(good))
+            compiled.add(shape)
+            row["warm"] = shape in before
+        yield row
 
 
 def _chunks(items: Iterable[T], width: int) -> Iterator[list[T]]:
@@ -338,22 +356,19 @@ def _alone(
 
 def _judged(
     model: Backbone,
-    loaded: Loaded | ShapjaxError,
+    loaded: Loaded,
     explained: Explanation | ShapjaxError,
     judges: dict[str, Judge],
 ) -> Row:
     """What a row says of an explanation, or why it says nothing; ``judges`` are kept by pair."""
     try:
-        if isinstance(loaded, ShapjaxError):
-            raise loaded
         if isinstance(explained, ShapjaxError):
             raise explained
         name = loaded.pair.id
         judge = judges[name] = judges.get(name) or Judge(model, loaded)
         return {**_measured(judge, explained), "error": None}
     except (NotFiniteError, ValueFunctionError) as error:
-        where = _where_not_finite(model, loaded) if isinstance(loaded, Loaded) else ""
-        return {"error": f"{error}{where}"}
+        return {"error": f"{error}{_where_not_finite(model, loaded)}"}
     except ShapjaxError as error:
         return {"error": str(error)}
 
