@@ -236,16 +236,14 @@ def _pairs(
     count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
     by = one_of(options.paired_by or next(iter(models)), tuple(models), "paired-by")
     with Bar("pairing", options.quiet, "files", resumes=True) as bar:
-        alone = place.processes == 1
+        tell = bar.update if place.processes == 1 else seen_by_others(options.out, bar.update)
         mined = mine_pairs(
             dataset,
             models[by],
             count=count,
             seed=options.seed,
             broken=options.broken,
-            progress=bar.update
-            if place.processes == 1
-            else seen_by_others(options.out, bar.update),
+            progress=tell,
         )
     for path, reason in mined.broken.items():
         print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)
