@@ -1,17 +1,27 @@
 """Runs on many hosts: real processes that meet on loopback, are killed and start again."""
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cluster_process
 import pytest
+from data_set_folders import voc_folder
 
 import shapjax as sj
-from shapjax.evaluate.cluster import Place, join, wait_for_rows
+from shapjax.evaluate.cluster import (
+    Place,
+    join,
+    seen_by_others,
+    wait_for_pairs,
+    wait_for_rows,
+)
 from shapjax.evaluate.store import Store, key_of, read
 
 SCRIPT = Path(cluster_process.__file__)
@@ -23,12 +33,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(*arguments):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+def start(*arguments, program=(SCRIPT,), **variables):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         environment.pop(name, None)
     return subprocess.Popen(
-        [sys.executable, SCRIPT, *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -42,7 +52,7 @@ def finish(process):
     return out
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [2, 4])
 def test_a_process_that_is_killed_is_made_up_for(count, tmp_path):
     address = f"127.0.0.1:{free_port()}"
     processes = [start(tmp_path, 0.05, address, count, place) for place in range(count)]
@@ -66,6 +76,40 @@ def test_a_process_that_is_killed_is_made_up_for(count, tmp_path):
         key_of(row): row["number"] for row in map(cluster_process.row_of, cluster_process.PAIRS)
     }
     assert found == alone
+
+
+def rows_in(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_the_command_on_two_hosts_of_which_one_is_lost(tmp_path):
+    root = voc_folder(tmp_path / "voc", validation=(1, 2) * 6)
+    out = tmp_path / "run"
+    given = ["evaluate", "--dataset", "voc", "--root", root, "--methods", "sam", "--out", out]
+    given += ["--patience", 60, "--processes", 2, "--process"]
+    together = ["--coordinator", f"127.0.0.1:{free_port()}"]
+    command = {"program": ("-m", "shapjax.cli"), "SHAPJAX_CACHE": str(tmp_path / "cache")}
+    first, victim = (start(*given, place, *together, **command) for place in range(2))
+    path = out / "rows-00001-of-00002.jsonl"
+    limit = time.monotonic() + 120
+    while not rows_in(path):
+        assert time.monotonic() < limit
+        assert victim.poll() is None, victim.stderr.read()
+        time.sleep(0.002)
+    victim.send_signal(signal.SIGKILL)
+    err = victim.communicate()[1]
+    assert "pairing" not in err  # process 0 alone looks for the pairs
+    assert 0 < rows_in(path) < 12
+    kept = path.read_bytes()
+    kept = kept[: kept.rfind(b"\n") + 1]
+    # Started again by itself, while process 0 waits for its rows.
+    finish(start(*given, 1, **command))
+    assert "| sam |" in finish(first)
+    assert path.read_bytes().startswith(kept)
+    lines = [json.loads(line) for one in sorted(out.glob("*.jsonl")) for line in one.open()]
+    assert len({key_of(row) for row in lines}) == len(lines) == 24
+    assert {row["error"] for row in lines} == {None}
+    assert {path.suffix for path in out.glob("tables.*")} == {".md", ".csv", ".tex"}
 
 
 def test_ctrl_c_keeps_every_row(tmp_path):
@@ -115,9 +159,45 @@ def test_auto_needs_a_cluster():
     assert "the processes cannot be brought together" in result.stdout, result.stderr
 
 
-def test_waiting_counts_from_the_last_row_and_not_by_the_clock(tmp_path, monkeypatch):
-    import time
+def test_auto_finds_its_place_in_slurm():
+    base = 65536 - 4096  # where JAX puts the port of a job, by its number
+    for port in range(base, 65536):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            break
+    slurm = {"SLURM_JOB_ID": str(4096 + port - base), "SLURM_STEP_NODELIST": "127.0.0.1"}
+    code = "from shapjax.evaluate.cluster import join; print(*join('auto', patience=60))"
+    processes = [
+        start(program=("-c", code), **slurm, SLURM_NTASKS="2", SLURM_PROCID=at, SLURM_LOCALID=at)
+        for at in "01"
+    ]
+    assert [finish(process).split() for process in processes] == [["0", "2"], ["1", "2"]]
 
+
+def test_the_list_of_pairs_is_waited_for_while_it_gets_on(tmp_path, monkeypatch):
+    path = tmp_path / "run" / "pairs.csv"
+    with pytest.raises(sj.ShapjaxError, match="has not come from process 0 within 0"):
+        wait_for_pairs(path, patience=0)
+    now, seen = [100.0], []
+    tell = seen_by_others(path.parent, lambda *numbers: seen.append(numbers))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def sleep(seconds):
+        now[0] += 6
+        if now[0] < 130:
+            tell(round(now[0]), 200)
+        elif now[0] >= 140:
+            path.write_text("there")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with pytest.raises(sj.ShapjaxError, match="within 9"):
+        wait_for_pairs(path, patience=9)
+    assert now[0] == 136
+    assert len(seen) == 4
+    wait_for_pairs(path, patience=9)
+
+
+def test_waiting_counts_from_the_last_row_and_not_by_the_clock(tmp_path, monkeypatch):
     rows = [cluster_process.row_of(pair) for pair in cluster_process.PAIRS[:2]]
     with Store.open(tmp_path, {}) as store:
         store.append(rows[0])

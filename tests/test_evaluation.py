@@ -4,10 +4,13 @@ import csv
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from itertools import count
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +26,7 @@ from shapjax.evaluate.mining import mine_pairs
 from shapjax.evaluate.run import Judge, Settings, _reader, run, upsampled
 from shapjax.evaluate.store import key_of, read
 from shapjax.evaluate.tables import summarise
+from shapjax.games.backgrounds import background
 
 FAST = ("gradcam", "sam")
 
@@ -51,6 +55,14 @@ def _own_cache(cache, monkeypatch):
 def _x64():
     """Everything in the command's precision."""
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _chunks_of_two():
+    """So that few pairs are some chunks, and all of one shape."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shapjax.evaluate.run.TOGETHER", 2)
         yield
 
 
@@ -107,9 +119,9 @@ def test_every_pair_has_every_number(rows, pairs):
             assert np.isfinite(row[name]), (row, name)
         if row["method"] == "gram-sam":
             assert row["inefficiency"] < 1e-3
-    # What was compiled for the first pair is warm for the next.
-    assert {row["warm"] for row in rows if row["pair"] == pairs[0].id} == {False}
-    assert {row["warm"] for row in rows if row["pair"] == pairs[1].id} == {True}
+    # All pairs of the first chunk waited for its program, which is warm for the next.
+    for place, pair in enumerate(pairs):
+        assert {row["warm"] for row in rows if row["pair"] == pair.id} == {place >= 2}
 
 
 LAYOUTS = {
@@ -200,34 +212,125 @@ def test_rows_depend_neither_on_order_nor_on_sharding(dataset, pairs, model, row
         )
     assert {path.suffix for path in tmp_path.glob("rows-*-of-00002.*")} == {".jsonl", ".npz"}
     close(found, rows)
+    # A shard whose disk is lost is computed again, the whole of it and nothing else.
+    for path in tmp_path.glob("rows-00001-of-00002.*"):
+        path.unlink()
+    told = []
+    run(
+        dataset, turned, {"shapjax_tiny": model}, settings, tmp_path, shard=1, shards=2,
+        progress=lambda *numbers: told.append(numbers),
+    )  # fmt: skip
+    assert told == [("feature maps", done, 10) for done in range(11)]
+    close(read(tmp_path), rows)
 
 
 def test_nothing_is_computed_twice(dataset, pairs, model, rows, tmp_path, monkeypatch):
+    """Although the clock goes back all the while, and the rows are of 1970."""
+    clock = count(time.time(), -3600)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
     settings = Settings(FAST, orders=(1,))
     models = {"shapjax_tiny": model}
 
-    def stop(done, total):
-        assert total == 8
+    def stop(what, done, total):
+        assert (what, total) == ("feature maps", 8)
         if done == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(dataset, pairs, models, settings, tmp_path, progress=stop)
     assert len(read(tmp_path)) == 5
+    os.utime(tmp_path / "rows-00000-of-00001.jsonl", (0, 0))
     seen = []
-    explain = sj.explain
+    explain_stream = sj.explain_stream
 
-    def counted(*args, **named):
-        seen.append(named["method"])
-        return explain(*args, **named)
+    def counted(model, pictures, **named):
+        seen.extend((named["method"], pair_id) for pair_id in named["ids"])
+        return explain_stream(model, pictures, **named)
 
-    monkeypatch.setattr("shapjax.evaluate.run.explain", counted)
+    monkeypatch.setattr("shapjax.evaluate.run.explain_stream", counted)
     found = run(dataset, pairs, models, settings, tmp_path)
-    assert len(seen) == 3
+    left = [("gradcam", pairs[3].id), ("sam", pairs[2].id), ("sam", pairs[3].id)]
+    assert sorted(seen) == sorted(left)
     wanted = [row for row in rows if row["method"] in FAST and row["order"] == 1]
     close(found, wanted)
     with pytest.raises(sj.ShapjaxError, match="holds a run with seed 0, but now it is 1"):
         run(dataset, pairs, models, Settings(FAST, orders=(1,), seed=1), tmp_path)
+
+
+def test_warm_is_what_no_longer_compiles(dataset, pairs, tmp_path, monkeypatch):
+    """Another number of pairs in a chunk, or of superpixels, is another program."""
+    grids = iter([(2, 2), (2, 2), (1, 2), (2, 2), (1, 2)])
+
+    def explain(*pictures, **named):
+        return sj.explain(*pictures, **named, players=next(grids))
+
+    monkeypatch.setattr("shapjax.evaluate.run.explain", explain)
+    more = [*pairs, pairs[0]._replace(training=pairs[1].training)]
+    settings = Settings(("sam", "two-tower"), orders=(1,), superpixel_budget=20)
+    told = []
+    found = run(
+        dataset, more, {"toy": toy()}, settings, tmp_path, progress=lambda *a: told.append(a)
+    )
+    # Fast rows and slow ones are counted apart, and so is the time that is left.
+    kinds = ("feature maps", "masked pictures")
+    assert told == [(kind, done, 5) for kind in kinds for done in range(6)]
+    warm = {(row["method"], row["pair"]): row["warm"] for row in found}
+    assert [warm["sam", pair.id] for pair in more] == [False, False, True, True, False]
+    assert [warm["two-tower", pair.id] for pair in more] == [False, True, False, True, True]
+
+
+ON_DEVICES = """
+import sys
+from pathlib import Path
+import jax, numpy as np
+from PIL import Image
+import shapjax as sj
+from data_set_folders import voc_folder
+from shapjax.evaluate import run as module
+from shapjax.evaluate.datasets import open_dataset
+from shapjax.evaluate.mining import Pair
+from shapjax.evaluate.run import Settings, run
+from toy_network import toy
+
+assert jax.device_count() == 8
+jax.config.update("jax_enable_x64", True)
+folder = Path(sys.argv[1])
+root = voc_folder(folder / "voc", training=(1,) * 6, validation=(1,) * 3)
+Image.fromarray(np.zeros((48, 48, 3), np.uint8)).save(root / "JPEGImages" / "t2.jpg")
+pairs = [Pair(f"v{v}", f"t{t}", "aeroplane", 1.0) for v in range(3) for t in range(6)]
+settings = Settings(("gram-sam",), budget=200)
+data = open_dataset("voc", root)
+module.TOGETHER = 1  # on each device: three chunks, the last of two pairs
+many = run(data, pairs, {"toy": toy()}, settings, folder / "many")
+module._devices, module.TOGETHER = lambda: None, 8
+one = run(data, pairs, {"toy": toy()}, settings, folder / "one")
+assert len(one) == len(many) == 18 * 2
+for a, b in zip(many, one):
+    assert a.keys() == b.keys()
+    if "|t2|" in a["pair"]:
+        assert a["error"] == b["error"] and "for t2." in a["error"], a["error"]
+        assert "layer 'root'" in a["error"]
+        continue
+    assert a["error"] is None, a
+    for name in a.keys() - {"seconds", "warm"}:
+        same = a[name] == b[name]
+        assert same or abs(a[name] - b[name]) < 1e-5, (name, a[name], b[name])
+print("fine")
+"""
+
+
+def test_eight_devices_give_the_rows_of_one(tmp_path):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        [sys.executable, "-c", ON_DEVICES, str(tmp_path)],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.strip() == "fine"
 
 
 def test_nan_of_a_network_names_pair_and_layer_and_spares_the_others(
@@ -249,14 +352,33 @@ def test_nan_of_a_network_names_pair_and_layer_and_spares_the_others(
     assert {c.count for c in cells if c.metric == "faithfulness" and c.mean is not None} == {2}
 
 
-def nan_for(model, picture):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_network_that_fails_on_the_blur_alone_is_told_with_its_layer(
+    dataset, pairs, tmp_path, value
+):
+    """The blur is a background for the method, and for the judge the last censored picture."""
+    pair, model = pairs[0], toy()
+    loaded = _reader(dataset, 16)(pair)
+    blur = background("blur", model.resize(loaded.retrieved, fit="stretch"), model)
+    broken = nan_for(model, blur, value)
+    found = run(dataset, pairs[:2], {"toy": broken}, Settings(("sam",), orders=(1,)), tmp_path)
+    (error,) = [row["error"] for row in found if row["pair"] == pair.id]
+    assert "for the blur background of the retrieved picture, first in layer 'pool'" in error
+    assert error.endswith(f"The first layer to do so is pool, for the blur of {pair.validation}.")
+    assert [row["pair"] for row in found if row["error"] is None] == [pairs[1].id]
+    why = sj.explain(model, loaded.query, loaded.retrieved, method="sam", order=1)
+    with pytest.raises(sj.NotFiniteError, match="for a censored picture, first in layer 'pool'"):
+        Judge(broken, loaded).first_order(why)
+
+
+def nan_for(model, picture, value=jnp.nan):
     """The network, but NaN for one picture."""
 
     class Poisoned(type(model)):
         def normalise(self, rgb):
             x = super().normalise(rgb)
             same = jnp.abs(jnp.asarray(rgb, jnp.float32) - picture).max(axis=(-3, -2, -1)) < 1e-6
-            return jnp.where(same[..., None, None, None], jnp.nan, x)
+            return jnp.where(same[..., None, None, None], value, x)
 
     jax.tree_util.register_dataclass(Poisoned, ["state"], ["name", "preprocessing", "graphdef"])
     return Poisoned(model.name, model.preprocessing, model.graphdef, model.state)
@@ -310,7 +432,7 @@ def test_the_command_writes_tables_and_goes_on(root, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "| *DN121, published* |" in shown.out
     assert "6 rows; written" in shown.out
-    assert "explaining" in shown.err
+    assert re.search(r"explaining by feature maps:.*6/6 \[\d\d:\d\d<\d\d:\d\d", shown.err)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         "manifest.json", "pairs.csv", "rows-00000-of-00001.jsonl", "rows-00000-of-00001.npz",
@@ -386,10 +508,12 @@ def test_a_run_that_is_ended_goes_on_with_nothing_lost_or_twice(root, tmp_path):
                 assert child.poll() is None, child.stderr.read()
                 time.sleep(0.002)
             child.send_signal(sign)
+            soon = path.read_bytes().count(b"\n")
             error = child.stderr.read()
         if sign is signal.SIGINT:
             assert child.returncode == 130, error
             assert "interrupted" in error
+            assert path.read_bytes().count(b"\n") <= soon + 1  # the row that was being written
         content = path.read_bytes()
         assert content.startswith(kept)
         kept = content[: content.rfind(b"\n") + 1]

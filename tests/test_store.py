@@ -1,5 +1,6 @@
 """Rows on the disk: nothing is lost, nothing is counted twice."""
 
+import errno
 import json
 import os
 import resource
@@ -74,6 +75,9 @@ def test_shards_are_merged_and_their_number_may_change(tmp_path):
     for shard, pair in enumerate("ab"):
         with Store.open(tmp_path, PLAN, shard=shard, shards=2) as store:
             store.append(row(pair))
+    with Store.open(tmp_path, PLAN, shard=1, shards=2) as store:
+        assert store.done() == {("b", "net", "sam", 1)}  # the other shard is not its business
+        assert store.rows() == [row("b")]
     with Store.open(tmp_path, PLAN) as store:
         assert len(store.done()) == 2
         store.append(row("c"))
@@ -130,6 +134,25 @@ def test_a_full_disk_ends_in_one_sentence_and_loses_no_row(tmp_path):
             signal.signal(signal.SIGXFSZ, before)
         assert [r["pair"] for r in read(tmp_path)] == ["a"]
         store.append(row("b"))  # there is room again
+    assert [r["pair"] for r in read(tmp_path)] == ["a", "b"]
+
+
+def test_a_folder_that_becomes_read_only_keeps_its_rows(tmp_path, monkeypatch):
+    """As a file system that its kernel takes away after an error: nothing can be cut off either."""
+
+    def refused(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with Store.open(tmp_path, PLAN) as store:
+        store.append(row("a"))
+        with monkeypatch.context() as patch:
+            for name in ("pwrite", "ftruncate", "fsync"):
+                patch.setattr(os, name, refused)
+            with pytest.raises(sj.ShapjaxError, match=r"Read-only file system.*kept") as no:
+                store.append(row("b"))
+        assert len(str(no.value).splitlines()) == 1
+        assert [r["pair"] for r in read(tmp_path)] == ["a"]
+        store.append(row("b"))
     assert [r["pair"] for r in read(tmp_path)] == ["a", "b"]
 
 

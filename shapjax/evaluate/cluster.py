@@ -10,15 +10,20 @@ alone or with all others, sees what is left to do.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
+from shapjax.core.files import write_whole
+from shapjax.core.worths import Progress
 from shapjax.evaluate.store import Key, Row, key_of, read
 
 ENVIRONMENT = "auto"
@@ -26,6 +31,10 @@ ENVIRONMENT = "auto"
 
 PAUSE = 1.0
 """Seconds between two looks at what the others have written."""
+
+
+PAIRING = "pairing.txt"
+"""File that says how far process 0 is with the pairs."""
 
 
 class Place(NamedTuple):
@@ -129,3 +138,53 @@ def wait_for_rows(
         if not missing or time.monotonic() - since >= patience:
             return rows, missing
         time.sleep(min(PAUSE, patience))
+
+
+def seen_by_others(folder: str | os.PathLike[str], progress: Progress) -> Progress:
+    """Progress of process 0 with the pairs that also keeps the others waiting for them.
+
+    Args:
+        folder: of the run; made if it is not there.
+        progress: that is called as well.
+
+    Raises:
+        ShapjaxError: when called, the folder cannot be written.
+    """
+    last = -math.inf
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        progress(done, total)
+        if time.monotonic() - last >= PAUSE:
+            last = time.monotonic()
+            with contextlib.suppress(OSError):  # the next line says it
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            write_whole(Path(folder) / PAIRING, f"{done} {total}\n".encode())
+
+    return tell
+
+
+def wait_for_pairs(path: Path, *, patience: float) -> None:
+    """Return once process 0 has written its list of pairs.
+
+    Raises:
+        ShapjaxError: it did not, nor got on with it, within ``patience`` seconds.
+    """
+    sign, since = _pairing(path.parent), time.monotonic()
+    while not path.exists():
+        if (now := _pairing(path.parent)) != sign:
+            sign, since = now, time.monotonic()
+        if time.monotonic() - since >= patience:
+            raise ShapjaxError(
+                f"{path} has not come from process 0 within {patience} seconds; start that one, "
+                "give more --patience, or each process the same list as --pairs CSV."
+            )
+        time.sleep(min(PAUSE, patience))
+
+
+def _pairing(folder: Path) -> bytes:
+    """How far process 0 is; nothing where it has not begun."""
+    try:
+        return (folder / PAIRING).read_bytes()
+    except OSError:
+        return b""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shapjax.core.bars import Bar
 from shapjax.core.errors import ShapjaxError
+
+if TYPE_CHECKING:
+    from shapjax.evaluate.cluster import Place
 
 PATIENCE = 300
 
@@ -101,8 +106,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=int,
         default=PATIENCE,
         metavar="SECONDS",
-        help="how long processes wait for one another to begin, and process 0 for a new row of "
-        "another one before it writes the tables",
+        help="how long processes wait for one another to begin, then for process 0 to find the "
+        "pairs, and process 0 for a new row of another one before it writes the tables",
     )
     command.add_argument("--quiet", action="store_true", help="show no progress")
 
@@ -124,8 +129,8 @@ def evaluate(options: argparse.Namespace) -> None:
     # As in the other commands: networks stay in float32, games do not.
     jax.config.update("jax_enable_x64", True)
     models = _models(options)
-    pairs = _pairs(options, dataset, models)
-    with Bar("explaining", options.quiet, "rows", resumes=True) as bar:
+    pairs = _pairs(options, dataset, models, place)
+    with _bars(options.quiet) as tell:
         rows = run(
             dataset,
             pairs,
@@ -134,7 +139,7 @@ def evaluate(options: argparse.Namespace) -> None:
             options.out,
             shard=place.process,
             shards=place.processes,
-            progress=bar.update,
+            progress=tell,
         )
     if place.process != 0:
         return
@@ -162,6 +167,22 @@ def evaluate(options: argparse.Namespace) -> None:
     if not options.quiet:
         print(paths["md"].read_text(encoding="utf-8"))
         print(f"{len(rows) - len(failed)} rows; written: {printable(paths['md'])}")
+
+
+@contextlib.contextmanager
+def _bars(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each kind of row, one after another: the time left is by the mean of its kind."""
+    shown: dict[str, Bar] = {}
+    with contextlib.ExitStack() as stack:
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                stack.close()
+                bar = Bar(f"explaining by {what}", quiet, "rows", resumes=True)
+                shown[what] = stack.enter_context(bar)
+            shown[what].update(done, total)
+
+        yield tell
 
 
 def _settings(options: argparse.Namespace) -> Any:
@@ -196,24 +217,33 @@ def _models(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _pairs(options: argparse.Namespace, dataset: Any, models: dict[str, Any]) -> list[Any]:
+def _pairs(
+    options: argparse.Namespace, dataset: Any, models: dict[str, Any], place: Place
+) -> list[Any]:
+    """The pairs of the run: a given list, or what process 0 mines and the others wait for."""
     from shapjax.core.checks import one_of, whole_number
     from shapjax.core.files import printable
-    from shapjax.evaluate.mining import mine_pairs, read_pairs
+    from shapjax.evaluate.cluster import seen_by_others, wait_for_pairs
+    from shapjax.evaluate.mining import PAIRS, mine_pairs, read_pairs
 
     asked = options.pairs
     if asked != "all" and not asked.isdigit():
         return read_pairs(Path(asked), dataset, broken=options.broken)
+    if place.process != 0:
+        there = Path(options.out) / PAIRS
+        wait_for_pairs(there, patience=options.patience)
+        return read_pairs(there, dataset, broken=options.broken)
     count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
     by = one_of(options.paired_by or next(iter(models)), tuple(models), "paired-by")
     with Bar("pairing", options.quiet, "files", resumes=True) as bar:
+        tell = bar.update if place.processes == 1 else seen_by_others(options.out, bar.update)
         mined = mine_pairs(
             dataset,
             models[by],
             count=count,
             seed=options.seed,
             broken=options.broken,
-            progress=bar.update,
+            progress=tell,
         )
     for path, reason in mined.broken.items():
         print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)

@@ -38,6 +38,9 @@ QUERIES, ROWS = 256, 4096
 CHECKPOINT = 2048
 """Masks between two writings of the cache."""
 
+PAIRS = "pairs.csv"
+"""The list of pairs in the folder of a run."""
+
 COLUMNS = ("validation", "training", "category", "similarity")
 
 

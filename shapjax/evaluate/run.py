@@ -1,37 +1,44 @@
 """Explain every pair by every method and measure the explanations, row by row, durably.
 
-Rows do not depend on the order, the number or the sharding of pairs: the random numbers of a pair
-come from the seed and the pair's own name.
+Rows do not depend on the order, the number or the sharding of pairs, nor on the devices of a
+process: the random numbers of a pair come from the seed and the pair's own name (``pair_key``).
+
+Methods on feature maps take a chunk of pairs at a time, one compiled program for all devices of
+this process; the others run the network on masked pictures, one pair after another. The seconds of
+a row are those of its explanation alone: of a chunk, the time from reading its pictures to its last
+result, divided by its pairs. Nothing is measured or judged meanwhile.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import MemoryRefused, NotFiniteError, ShapjaxError, ValueFunctionError
 from shapjax.core.stream import stream
-from shapjax.core.worths import Progress
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
-from shapjax.evaluate.mining import Pair, digest_of_pairs, stable_hash, write_pairs
+from shapjax.evaluate.mining import PAIRS, Pair, digest_of_pairs, write_pairs
 from shapjax.evaluate.store import Key, Row, Store, read
+from shapjax.explainers.batch import TOGETHER, Failure, explain_stream, pair_key
 from shapjax.explainers.explain import METHODS, explain
 from shapjax.explainers.explanation import Explanation, Side
 from shapjax.explainers.transport import region_shares
 from shapjax.games.backgrounds import background, feature_cells
 from shapjax.games.folder import digest_of
 from shapjax.games.images import load_image
-from shapjax.games.match import embeddings_of, first_bad_layer
+from shapjax.games.match import embeddings_of, first_bad_layer, not_finite
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,6 +48,14 @@ STEPS = 10
 
 CELLS = ("features", "grid")
 """Players that are cells of the feature map."""
+
+BLANKS = ("blur", "mean")
+"""What methods and metrics put in the place of what they hide."""
+
+Task = tuple[str, int]
+"""A method and an order."""
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +92,7 @@ class Settings:
             )
 
     @property
-    def tasks(self) -> list[tuple[str, int]]:
+    def tasks(self) -> list[Task]:
         """Every method with every order that it has and that is asked for."""
         return [
             (method, order)
@@ -153,7 +168,7 @@ def run(
     *,
     shard: int = 0,
     shards: int = 1,
-    progress: Progress | None = None,
+    progress: Callable[[str, int, int], Any] | None = None,
 ) -> list[Row]:
     """Explain and measure every pair; go on where an earlier run was ended.
 
@@ -162,14 +177,17 @@ def run(
         pairs: from ``mine_pairs`` or ``read_pairs``.
         backbones: networks by the name that rows carry.
         settings: methods, orders and budgets.
-        out: folder of the rows (see ``shapjax.evaluate.store``) and of ``pairs.csv``.
+        out: folder of the rows (see ``shapjax.evaluate.store``) and of ``pairs.csv``, which
+            shard 0 writes.
         shard: this process computes ``pairs[shard::shards]``.
         shards: how many processes there are.
-        progress: called with (done, total) rows of this shard.
+        progress: called with (what, done, total): rows of this shard by methods on
+            ``"feature maps"`` and then, since these take another time each, of those on
+            ``"masked pictures"``.
 
     Returns:
-        The rows of all shards that there are. Where a pair could not be explained or measured
-        its row has the reason as ``error``, and no numbers.
+        Of shard 0 the rows of all shards that there are, of another one its own. Where a pair
+        could not be explained or measured its row has the reason as ``error``, and no numbers.
 
     Raises:
         ShapjaxError: the folder holds another run or cannot be written, a pair is listed twice,
@@ -185,27 +203,38 @@ def run(
         )
     own = list(pairs)[shard::shards]
     plan = plan_of(dataset, pairs, backbones, settings)
-    tasks = [(name, *task) for name in backbones for task in settings.tasks]
-    total = len(own) * len(tasks)
     with Store.open(out, plan, shard=shard, shards=shards) as store:
-        write_pairs(Path(out) / "pairs.csv", list(pairs))
-
-        left = sum((pair.id, *task) not in store.done() for pair in own for task in tasks)
-
-        def tell(rows: int = 1) -> None:
-            nonlocal left
-            left -= rows
-            if progress is not None:
-                progress(total - left, total)
-
-        tell(0)
+        if shard == 0:
+            write_pairs(Path(out) / PAIRS, list(pairs))
         # Methods on feature maps take seconds a pair, the others minutes: theirs come last.
-        for on_maps in (True, False):
-            some = [task for task in settings.tasks if settings.on_maps(*task) is on_maps]
+        for on_maps, what in ((True, "feature maps"), (False, "masked pictures")):
+            tasks = [task for task in settings.tasks if settings.on_maps(*task) is on_maps]
+            keys = {(pair.id, name, *task) for pair in own for name in backbones for task in tasks}
+            tell = _telling(progress, what, len(keys & store.done()), len(keys))
             for name, model in backbones.items():
-                _run_backbone(dataset, own, name, model, some, settings, store, tell)
+                _run_backbone(dataset, own, name, model, tasks, settings, store, tell)
         store.finish()
-    return read(out)
+        return read(out) if shard == 0 else store.rows()
+
+
+def _telling(
+    progress: Callable[[str, int, int], Any] | None, what: str, done: int, total: int
+) -> Callable[[], None]:
+    """What is called after each row, and tells what was done before at once."""
+    numbers = count(done)
+
+    def tell() -> None:
+        if progress is not None and total:
+            progress(what, next(numbers), total)
+
+    tell()
+    return tell
+
+
+def _devices() -> Mesh | None:
+    """All devices of this process, to share chunks of pairs; None: there is but one."""
+    found = jax.local_devices()
+    return Mesh(np.array(found), ("pairs",)) if len(found) > 1 else None
 
 
 def _run_backbone(
@@ -213,37 +242,135 @@ def _run_backbone(
     pairs: list[Pair],
     name: str,
     model: Backbone,
-    tasks: list[tuple[str, int]],
+    tasks: list[Task],
     settings: Settings,
     store: Store,
-    tell: Any,
+    tell: Callable[[], None],
 ) -> None:
-    def missing(pair: Pair) -> list[tuple[str, int]]:
+    """Rows of one network by methods that are all on feature maps, or none of them."""
+
+    def missing(pair: Pair) -> list[Task]:
         return [task for task in tasks if (pair.id, name, *task) not in store.done()]
 
+    wanted = [pair for pair in pairs if missing(pair)]
+    if not wanted:
+        return
+    on_maps = settings.on_maps(*tasks[0])
+    mesh = _devices() if on_maps else None
+    # One program's pairs at a time; of methods on masked pictures one pair fills a device.
+    width = TOGETHER * (1 if mesh is None else mesh.size) if on_maps else 1
+    compiled: set[tuple[Any, ...]] = set()
     read_pair = _reader(dataset, model.preprocessing.size)
-    seen: set[tuple[str, int]] = set()
-    for pair, loaded in stream(read_pair, [pair for pair in pairs if missing(pair)], ahead=2):
-        judge = None
-        for method, order in missing(pair):
-            row: Row = {"pair": pair.id, "backbone": name, "method": method, "order": order}
-            try:
-                if not isinstance(loaded, Loaded):
-                    raise loaded
-                judge = judge or Judge(model, loaded)
-                row |= _measured(judge, model, loaded, method, order, settings)
-                row["warm"] = (method, order) in seen
-                row["error"] = None
-            except MemoryRefused:
-                raise
-            except (NotFiniteError, ValueFunctionError) as error:
-                where = _where_not_finite(model, loaded) if isinstance(loaded, Loaded) else ""
-                row["error"] = f"{error}{where}"
-            except ShapjaxError as error:
-                row["error"] = str(error)
-            seen.add((method, order))
-            store.append(row)
-            tell()
+    for chunk in _chunks(stream(read_pair, wanted, ahead=max(2, width)), width):
+        judges: dict[str, Judge] = {}
+        for task in tasks:
+            some = [both for both in chunk if task in missing(both[0])]
+            rows = _rows(model, some, task, settings, mesh, judges, compiled)
+            for (pair, _), row in zip(some, rows, strict=True):
+                method, order = task
+                of = {"pair": pair.id, "backbone": name, "method": method, "order": order}
+                store.append({**of, **row})
+                tell()
+
+
+def _rows(
+    model: Backbone,
+    chunk: list[tuple[Pair, Loaded | ShapjaxError]],
+    task: Task,
+    settings: Settings,
+    mesh: Mesh | None,
+    judges: dict[str, Judge],
+    compiled: set[tuple[Any, ...]],
+) -> Iterator[Row]:
+    """What each pair of a chunk gets by one method, judged when it is asked for.
+
+    ``judges`` of the chunk's pairs and what was ``compiled`` are kept for the next methods and
+    chunks.
+    """
+    good = [loaded for _, loaded in chunk if isinstance(loaded, Loaded)]
+    found = iter(_explanations(model, good, task, settings, mesh))
+    before = compiled.copy()  # pairs of one chunk wait for one compilation
+    for _, loaded in chunk:
+        if isinstance(loaded, ShapjaxError):
+            yield {"error": str(loaded)}
+            continue
+        explained = next(found)
+        row = _judged(model, loaded, explained, judges)
+        if isinstance(explained, Explanation):
+            shape = (*task, explained.n_query, explained.n_retrieved, len(good))
+            compiled.add(shape)
+            row["warm"] = shape in before
+        yield row
+
+
+def _chunks(items: Iterable[T], width: int) -> Iterator[list[T]]:
+    left = iter(items)
+    while chunk := list(islice(left, width)):
+        yield chunk
+
+
+def _explanations(
+    model: Backbone, pairs: list[Loaded], task: Task, settings: Settings, mesh: Mesh | None
+) -> list[Explanation | ShapjaxError]:
+    """The explanation of each pair, or why there is none.
+
+    Raises:
+        MemoryRefused: they do not fit.
+    """
+    method, order = task
+    key = jax.random.key(settings.seed)
+    asked = {"method": method, "order": order, "budget": settings.budget_of(*task)}
+    if not settings.on_maps(*task):
+        return [_alone(model, pair, key, asked) for pair in pairs]
+    try:
+        # A whole chunk and no more: the next one would run while this one is judged, and nobody
+        # could tell how long it took.
+        found = list(
+            explain_stream(
+                model,
+                [(pair.query, pair.retrieved) for pair in pairs],
+                ids=[pair.pair.id for pair in pairs],
+                key=key,
+                mesh=mesh,
+                **asked,
+            )
+        )
+    except MemoryRefused:
+        raise
+    except ShapjaxError as error:  # of what was asked, and so of all pairs
+        return [error] * len(pairs)
+    return [NotFiniteError(one.reason) if isinstance(one, Failure) else one for one in found]
+
+
+def _alone(
+    model: Backbone, pair: Loaded, key: jax.Array, asked: dict[str, Any]
+) -> Explanation | ShapjaxError:
+    own = pair_key(key, pair.pair.id)
+    try:
+        return explain(model, pair.query, pair.retrieved, key=own, **asked)
+    except MemoryRefused:
+        raise
+    except ShapjaxError as error:
+        return error
+
+
+def _judged(
+    model: Backbone,
+    loaded: Loaded,
+    explained: Explanation | ShapjaxError,
+    judges: dict[str, Judge],
+) -> Row:
+    """What a row says of an explanation, or why it says nothing; ``judges`` are kept by pair."""
+    try:
+        if isinstance(explained, ShapjaxError):
+            raise explained
+        name = loaded.pair.id
+        judge = judges[name] = judges.get(name) or Judge(model, loaded)
+        return {**_measured(judge, explained), "error": None}
+    except (NotFiniteError, ValueFunctionError) as error:
+        return {"error": f"{error}{_where_not_finite(model, loaded)}"}
+    except ShapjaxError as error:
+        return {"error": str(error)}
 
 
 def _reader(dataset: DataSet, size: int) -> Any:
@@ -260,20 +387,9 @@ def _reader(dataset: DataSet, size: int) -> Any:
     return read_pair
 
 
-def _measured(
-    judge: Judge, model: Backbone, loaded: Loaded, method: str, order: int, settings: Settings
-) -> Row:
-    key = jax.random.fold_in(jax.random.key(settings.seed), stable_hash(loaded.pair.id))
-    explanation = explain(
-        model,
-        loaded.query,
-        loaded.retrieved,
-        method=method,
-        order=order,
-        budget=settings.budget_of(method, order),
-        key=key,
-    )
-    numbers = judge.first_order(explanation) if order == 1 else judge.second_order(explanation)
+def _measured(judge: Judge, explanation: Explanation) -> Row:
+    first = explanation.order == 1
+    numbers = judge.first_order(explanation) if first else judge.second_order(explanation)
     numbers |= {
         "inefficiency": metrics.inefficiency(explanation),
         "similarity": explanation.similarity,
@@ -306,14 +422,15 @@ class Judge:
         self._pictures = query, retrieved
         self._blurs = background("blur", query, model), background("blur", retrieved, model)
         self._means = background("mean", query, model), background("mean", retrieved, model)
-        self._query = self._unit(self._pictures[0][None])[0]
+        self._query = self._unit(self._pictures[0][None], "the query picture")[0]
 
-    def _unit(self, pictures: np.ndarray) -> np.ndarray:
+    def _unit(self, pictures: np.ndarray, place: str = "a censored picture") -> np.ndarray:
         found = np.asarray(embeddings_of(self._model, jnp.asarray(pictures, jnp.float32)))
         found = found.astype(np.float64)
         norms = np.linalg.norm(found, axis=1, keepdims=True)
-        if not np.isfinite(norms).all():
-            raise NotFiniteError(f"{self._model.name} gives NaN or infinity for censored pictures.")
+        bad = np.flatnonzero(~np.isfinite(norms))
+        if len(bad):
+            raise not_finite(self._model, np.asarray(pictures[bad[0]], np.float32), place)
         return found / np.maximum(norms, np.finfo(np.float64).tiny)
 
     def _with_query(self, pictures: np.ndarray) -> np.ndarray:
@@ -397,7 +514,11 @@ def _weights(count: int, size: int) -> np.ndarray:
 def _where_not_finite(model: Backbone, loaded: Loaded) -> str:
     """Which layer first gives NaN or infinity, and for which picture; nothing if none does."""
     for name, picture in zip(loaded.pair[1::-1], (loaded.query, loaded.retrieved), strict=True):
-        layer = first_bad_layer(model, model.resize(picture, fit="stretch"))
-        if layer is not None:
-            return f" The first layer to do so is {layer}, for {name}."
+        whole = model.resize(picture, fit="stretch")
+        shown = {name: whole}
+        shown |= {f"the {kind} of {name}": background(kind, whole, model) for kind in BLANKS}
+        for what, rgb in shown.items():
+            layer = first_bad_layer(model, rgb)
+            if layer is not None:
+                return f" The first layer to do so is {layer}, for {what}."
     return ""

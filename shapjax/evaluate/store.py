@@ -8,6 +8,7 @@ shard the same rows are also written by column, ``rows-00000-of-00001.npz``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -56,7 +57,7 @@ class Store:
             folder: made if it is not there.
             plan: what the rows depend on, as JSON; the same for all shards of a run.
             shard: which shard this process writes, from 0.
-            shards: how many there are. It may differ from an earlier run's: all rows count.
+            shards: how many there are. It may differ from an earlier run's, whose rows count too.
 
         Raises:
             ShapjaxError: the folder has another plan, cannot be written, or is in use.
@@ -88,12 +89,18 @@ class Store:
             size = _mend(file)
         except OSError as error:
             raise _unwritable(path, error) from None
-        done = {key_of(row) for row in read(place)}
+        # The other shards of as many are of other pairs, and no business of this one.
+        foreign = [one for one in _files(place) if not one.stem.endswith(f"-of-{shards:05}")]
+        done = {key_of(row) for row in _merged([path, *foreign])}
         return Store(place, file, path, size, done)
 
     def done(self) -> set[Key]:
-        """Keys of all rows of the run that are on the disk, whatever the shard."""
+        """Keys of the rows that need not be computed: of this shard, or by another sharding."""
         return self._done
+
+    def rows(self) -> list[Row]:
+        """The rows of this shard, in the order in which they were written."""
+        return _rows_of(self._path)
 
     def append(self, row: Row) -> None:
         """Write a row; when this returns it is on the disk.
@@ -108,7 +115,8 @@ class Store:
                 raise OSError(28, "no space left on device")
             os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, self._size)
+            with contextlib.suppress(OSError):  # a torn last line is cut off when it is next opened
+                os.ftruncate(self._file, self._size)
             raise _unwritable(self._path, error) from None
         self._size += len(line)
         self._done.add(key_of(row))
@@ -120,7 +128,7 @@ class Store:
             ShapjaxError: it cannot be written.
         """
         path = self._path.with_suffix(".npz")
-        save_npz(path, columns(_rows_of(self._path)))
+        save_npz(path, columns(self.rows()))
         return path
 
     def close(self) -> None:
@@ -159,16 +167,25 @@ def read(folder: str | os.PathLike[str]) -> list[Row]:
     Raises:
         ShapjaxError: a file cannot be read, or a line other than a torn last one is damaged.
     """
-    place = Path(folder)
+    found = _merged(_files(Path(folder)))
+    return sorted(found, key=lambda r: (r["backbone"], r["pair"], r["method"], r["order"]))
+
+
+def _files(place: Path) -> list[Path]:
+    """A file of each shard, its lines where they are there."""
     paths = sorted(path for path in place.iterdir() if SHARD.fullmatch(path.name))
     lines = {path.stem for path in paths if path.suffix == ".jsonl"}
+    return [path for path in paths if path.suffix == ".jsonl" or path.stem not in lines]
+
+
+def _merged(paths: list[Path]) -> list[Row]:
+    """The rows of shards, each key once."""
     found: dict[Key, Row] = {}
     for path in paths:
-        if path.suffix == ".jsonl" or path.stem not in lines:
-            rows = _rows_of(path) if path.suffix == ".jsonl" else rows_of(load_npz(path))
-            for row in rows:
-                found.setdefault(key_of(row), row)
-    return sorted(found.values(), key=lambda r: (r["backbone"], r["pair"], r["method"], r["order"]))
+        rows = _rows_of(path) if path.suffix == ".jsonl" else rows_of(load_npz(path))
+        for row in rows:
+            found.setdefault(key_of(row), row)
+    return list(found.values())
 
 
 def rows_of_run(folder: str | os.PathLike[str], dataset: str) -> list[Row]:
