@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from shapjax.backbones.layers import relu
 from shapjax.backbones.network import Network
 from shapjax.backbones.record import Backbone, Preprocessing
 
@@ -33,7 +34,7 @@ class Toy(Network):
         return jnp.sqrt(x)
 
     def _mix(self, x):
-        return jax.nn.relu(x @ self.mix[...])
+        return relu(x @ self.mix[...])
 
 
 def toy(side=4):
