@@ -27,6 +27,14 @@ def _let_go_of_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(autouse=True)
+def _restore_precision():
+    """The command sets the precision of its process; a test must not leave it set."""
+    before = jax.config.values["jax_enable_x64"]
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
 @pytest.fixture
 def x64():
     """JAX's 64-bit mode, for one test."""

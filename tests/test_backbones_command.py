@@ -10,7 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,9 +47,6 @@ def small(monkeypatch):
     monkeypatch.setattr(clip, "VOCABULARY", 64)
     # What is drawn has tests of its own.
     monkeypatch.setattr(outputs, "_draw_pictures", lambda *_: None)
-    before = jax.config.values["jax_enable_x64"]
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 @pytest.mark.parametrize(

@@ -31,16 +31,6 @@ def pair(tmp_path_factory):
     return paths
 
 
-@pytest.fixture(autouse=True)
-def _restore_precision():
-    """The command sets the precision of its process; a test must not leave it set."""
-    import jax
-
-    before = jax.config.values["jax_enable_x64"]
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 def run(*arguments, expected=0):
     assert main(["explain", *map(str, arguments)]) == expected
 

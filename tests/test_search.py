@@ -23,16 +23,6 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SHAPJAX_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(autouse=True)
-def _restore_precision():
-    """The command sets the precision of its process; a test must not leave it set."""
-    import jax
-
-    before = jax.config.values["jax_enable_x64"]
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 @pytest.fixture
 def library(tmp_path):
     """Five pictures in two folders, the query among them, and three files that are not."""

@@ -138,6 +138,7 @@ def _networks():
         "vgg11_bn",
         "vgg16",
         "densenet121",
+        "mobilenet_v2",
         "moco_v2",
         "resnet50_cub_margin",
         "convnext_tiny",
@@ -148,7 +149,6 @@ def _networks():
             "shapjax_tiny",
             "resnet18",
             "squeezenet1_1",
-            "mobilenet_v2",
             *slow,
         )
     ]

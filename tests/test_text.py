@@ -371,9 +371,7 @@ def command(reader, monkeypatch):
         return reader
 
     monkeypatch.setattr(sj.backbones, "load", load)
-    before = jax.config.values["jax_enable_x64"]
-    yield lambda *arguments: (main(["explain", "--text", "--quiet", *arguments]), asked)
-    jax.config.update("jax_enable_x64", before)
+    return lambda *arguments: (main(["explain", "--text", "--quiet", *arguments]), asked)
 
 
 def test_the_command_explains_two_texts(command, tmp_path):
