@@ -1,14 +1,11 @@
 """Many pairs at once: each gets what it gets alone, whatever goes wrong with the others."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from devices import on_eight_devices
 from toy_network import bright, toy
 
 import shapjax as sj
@@ -280,14 +277,4 @@ print("fine")
 
 
 def test_eight_devices_give_what_one_gives_and_do_not_talk():
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    result = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout.strip() == "fine"
+    assert on_eight_devices(SCRIPT).strip() == "fine"

@@ -1,13 +1,11 @@
 """Tables spread over eight virtual devices, in a process of their own."""
 
-import os
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+from devices import on_eight_devices
 
 import shapjax as sj
 
@@ -59,16 +57,9 @@ for name, function in (
 @pytest.fixture(scope="module")
 def compiled():
     """HLO of both programs by name; the checks of the script itself have passed."""
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    result = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    moebius, interactions = (
+        on_eight_devices(SCRIPT).removeprefix("moebius\n").split("\ninteractions\n")
     )
-    assert result.returncode == 0, result.stderr[-3000:]
-    moebius, interactions = result.stdout.removeprefix("moebius\n").split("\ninteractions\n")
     return {"moebius": moebius, "interactions": interactions}
 
 
