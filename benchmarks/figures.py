@@ -19,7 +19,6 @@ from few evaluations.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,13 +91,6 @@ def triples(model: Backbone, folder: Path, count: int) -> list[Triple]:
     return found
 
 
-def photographs() -> Path | None:
-    """The folder of Pascal VOC's pictures that is at hand, as ``games.families`` looks for it."""
-    data = Path(os.environ.get("SHAPJAX_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    folder = data / "voc_mini" / "JPEGImages"
-    return folder if folder.is_dir() else None
-
-
 def write_scenes(folder: Path, count: int = 6) -> None:
     """Drawn scenes in two views each."""
     folder.mkdir(exist_ok=True)
@@ -162,12 +154,13 @@ def draw_convergence(numbers: Sequence[int], seeds: int, budgets: int, out: Path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
+    at_hand = games.photographs()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"{OUT}")
     parser.add_argument(
         "--pictures",
         type=Path,
-        default=photographs(),
+        default=at_hand if at_hand.is_dir() else None,
         metavar="FOLDER",
         help="by default those of $SHAPJAX_DATA, else drawn scenes",
     )

@@ -124,9 +124,8 @@ def families(
     """
     found = {f.name: f for f in (RELU, BOOLEAN, INTEGERS, TANH)}
     found["superpixels"] = _cached(_superpixels(), cache)
-    data = Path(os.environ.get("SHAPJAX_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    weights = Path(squeezenet or data / "squeezenet_v1_1_imagenet.npz")
-    folder = Path(pictures or data / "voc_mini" / "JPEGImages")
+    weights = Path(squeezenet or data_at_hand() / "squeezenet_v1_1_imagenet.npz")
+    folder = Path(pictures or photographs())
     files = sorted(folder.glob("*.jpg"))
     missing = {}
     if weights.is_file() and len(files) > 1:
@@ -137,6 +136,16 @@ def families(
             "--pictures, or set $SHAPJAX_DATA"
         )
     return found, missing
+
+
+def data_at_hand() -> Path:
+    """The folder of real weights and pictures, which need not be there."""
+    return Path(os.environ.get("SHAPJAX_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+def photographs() -> Path:
+    """The folder of Pascal VOC's photographs in it, likewise."""
+    return data_at_hand() / "voc_mini" / "JPEGImages"
 
 
 def _cached(family: Family, folder: Path) -> Family:

@@ -25,17 +25,17 @@ KERNELS = ("kernel-direct", "kernel-weighting")
 
 INDICES = st.sampled_from([("SV", 1), ("STII", 1), ("STII", 2), ("STII", 3)])
 DTYPES = st.sampled_from([np.float32, np.float64, np.int32, np.bool_])
+ANY_GAME = {
+    "n": st.integers(1, 7),
+    "index": INDICES,
+    "budget": st.integers(0, 140),
+    "dtype": DTYPES,
+    "seed": st.integers(0, 1000),
+}
 
 
 @FAST
-@given(
-    n=st.integers(1, 7),
-    method=st.sampled_from(SAMPLERS),
-    index=INDICES,
-    budget=st.integers(0, 140),
-    dtype=DTYPES,
-    seed=st.integers(0, 1000),
-)
+@given(method=st.sampled_from(SAMPLERS), **ANY_GAME)
 def test_an_estimate_keeps_its_budget_and_is_exact_when_that_covers_everything(
     n, method, index, budget, dtype, seed
 ):
@@ -56,14 +56,7 @@ def test_a_kernel_regression_does_likewise(method, index, budget, seed):
 
 @pytest.mark.slow
 @FAST
-@given(
-    n=st.integers(1, 7),
-    method=st.sampled_from(KERNELS),
-    index=INDICES,
-    budget=st.integers(0, 140),
-    dtype=DTYPES,
-    seed=st.integers(0, 1000),
-)
+@given(method=st.sampled_from(KERNELS), **ANY_GAME)
 def test_a_kernel_regression_of_any_size_does_likewise(n, method, index, budget, dtype, seed):
     require_budget_kept(n, method, index, budget, dtype, seed)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from seeded import seeded_pictures, seeded_state_dict
+from test_backbones_parity import CONVOLUTIONAL
 
 from shapjax import backbones
 from shapjax.backbones.layers import Conv
@@ -130,31 +131,16 @@ def test_a_game_holds_arrays_alone():
     assert all(isinstance(leaf, jax.Array) for leaf in leaves)
 
 
-def _networks():
-    slow = (
-        "resnet50",
-        "resnet101",
-        "vgg11",
-        "vgg11_bn",
-        "vgg16",
-        "densenet121",
-        "mobilenet_v2",
-        "moco_v2",
-        "resnet50_cub_margin",
-        "convnext_tiny",
-    )
-    return [
-        pytest.param(name, marks=[pytest.mark.slow] if name in slow else [])
-        for name in (
-            "shapjax_tiny",
-            "resnet18",
-            "squeezenet1_1",
-            *slow,
-        )
-    ]
+FEW = ("shapjax_tiny", "resnet18", "squeezenet1_1")
 
 
-@pytest.mark.parametrize("name", _networks())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in FEW else [pytest.mark.slow])
+        for name in ("shapjax_tiny", *CONVOLUTIONAL)
+    ],
+)
 def test_embeddings_of_every_network_with_an_opening(name):
     arrays = None if name == "shapjax_tiny" else seeded_state_dict(name)
     model = backbones.load(name, arrays)

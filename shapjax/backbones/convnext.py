@@ -84,7 +84,7 @@ class ConvNeXtTiny(Network):
 
     def head(self, features: jax.Array) -> jax.Array:
         """Class scores before the softmax, float32 [B, 1000], from [B, h, w, 768]."""
-        return self.classifier(self.norm(features.mean(axis=(1, 2))))
+        return self.classifier(self.norm(self.pool(features)))
 
 
 _PARTS = {"conv": "block.0", "norm": "block.2", "widen": "block.3", "narrow": "block.5"}

@@ -99,7 +99,7 @@ class DenseNet121(Network):
 
     def head(self, features: jax.Array) -> jax.Array:
         """Class scores before the softmax, float32 [B, 1000], from [B, h, w, 1024]."""
-        return self.classifier(features.mean(axis=(1, 2)))
+        return self.classifier(self.pool(features))
 
 
 def layout(name: str, names: Collection[str]) -> Layout:

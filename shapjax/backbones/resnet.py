@@ -100,7 +100,7 @@ class ResNet(Network):
 
     def head(self, features: jax.Array) -> jax.Array:
         """Class scores before the softmax, float32 [B, 1000], from [B, h, w, C]."""
-        return self.fc(features.mean(axis=(1, 2)))
+        return self.fc(self.pool(features))
 
 
 class MoCo(ResNet):
@@ -120,7 +120,7 @@ class MoCo(ResNet):
 
     def head(self, features: jax.Array) -> jax.Array:
         """The projection before it is normalised, float32 [B, 128], from [B, h, w, 2048]."""
-        hidden = self.fc["0"](features.mean(axis=(1, 2)))
+        hidden = self.fc["0"](self.pool(features))
         return self.fc["2"](relu(hidden))
 
 
@@ -142,7 +142,7 @@ class MarginResNet(ResNet):
 
     def head(self, features: jax.Array) -> jax.Array:
         """The embedding, float32 [B, 128] of Euclidean norm one, from [B, h, w, 128]."""
-        pooled = features.mean(axis=(1, 2))
+        pooled = super().pool(features)
         norms = jnp.sqrt((pooled * pooled).sum(axis=1, keepdims=True))
         # The floor is the one of torch's normalize.
         return pooled / jnp.maximum(norms, 1e-12)

@@ -96,7 +96,7 @@ class ShapjaxTiny(Network):
         Returns:
             float32 [B, 128].
         """
-        return features.mean(axis=(1, 2))
+        return self.pool(features)
 
 
 def layout(name: str, names: Collection[str]) -> Layout:

@@ -94,11 +94,13 @@ def worths(
             run(masks[first:stop] if stop == total else masks[first : first + width]), stop - first
         )
         parts.append(part[start - first :])
-        if progress is not None and start > done:
+        if progress is not None and not traceable:
+            progress(stop, total)
+        elif progress is not None and start > done:
             # Told when the next chunk is on its way, so that the device never waits for us.
             jax.block_until_ready(parts[-2])
             progress(start, total)
-    if progress is not None and done < total:
+    if progress is not None and traceable and done < total:
         jax.block_until_ready(parts[-1])
         progress(total, total)
     if traceable:
