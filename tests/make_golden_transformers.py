@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from seeded import seeded_state_dict
-from test_transformers import GOLDEN, GOLDEN_NAMES, SHALLOW, golden_inputs, make_shallow, samples
+from test_transformers import GOLDEN, NAMES, SHALLOW, golden_inputs, make_shallow, samples
 from transformer_references import reference, run_reference
 
 STAGES = ("tokens", *(f"blocks.{place}" for place in range(SHALLOW)), "last")
@@ -19,7 +19,7 @@ def main():
     """Samples of every stage that is a module in torch, of two blocks."""
     make_shallow(setattr)
     arrays = {}
-    for name in GOLDEN_NAMES:
+    for name in NAMES:
         weights = seeded_state_dict(name)
         with tempfile.TemporaryDirectory() as folder:
             network = reference(name, weights, Path(folder), SHALLOW)

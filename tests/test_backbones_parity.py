@@ -1,6 +1,7 @@
 """Every network against its publisher's in torch: live, and by activations torch once gave."""
 
 import functools
+import re
 from pathlib import Path
 
 import jax
@@ -120,6 +121,38 @@ def test_parity_with_torch(name):
     else:
         assert close(embedding, last.mean(axis=(1, 2)))
     assert close(output, their_output)
+
+
+@pytest.mark.peers
+def test_layers_inside_blocks_are_torchs():
+    """Every convolution with the norm that it absorbed, against torch's norm."""
+    pytest.importorskip("torch", reason="torch is not installed")
+    network, arrays = reference("resnet18")
+    x = seeded_pictures(2, SIDE)
+    maps = load("resnet18", arrays).maps(jnp.asarray(x), inner=True)
+    norms = {
+        name: name.replace("conv", "bn").replace("downsample.0", "downsample.1")
+        for name in maps
+        if re.search(r"conv\d$|downsample\.0$", name)
+    }
+    found, _ = run_reference("resnet18", network, x, norms.values())
+    assert len(found) == len(norms) == 20
+    theirs = {name: found[norm] for name, norm in norms.items()}
+    assert first_difference({name: maps[name] for name in norms}, theirs) is None
+
+
+def test_layers_inside_blocks_by_name():
+    """A residual block's output is the rectified sum of its last layer's and its input."""
+    backbone = load("resnet18", seeded_state_dict("resnet18"))
+    x = jnp.asarray(seeded_pictures(1, 32))
+    plain, maps = backbone.maps(x), backbone.maps(x, inner=True)
+    assert list(maps)[: len(plain)] == list(plain)
+    assert len(maps) == len(plain) + 20 + 20, "convolutions, and what is left of their norms"
+    np.testing.assert_allclose(
+        maps["layer1.0"], np.maximum(maps["layer1.0.conv2"] + maps["maxpool"], 0), atol=1e-5
+    )
+    shapes = jax.eval_shape(lambda backbone, x: backbone.maps(x, inner=True), backbone, x)
+    assert shapes["layer2.0.conv1"].shape == maps["layer2.0.conv1"].shape == (1, 4, 4, 128)
 
 
 def test_the_diagnostic_names_the_first_layer_that_differs():
