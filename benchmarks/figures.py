@@ -4,7 +4,8 @@
         [--budget N] [--pairs N] [--seeds N] [--only NUMBER ...] [--quick]
 
 2 and 9: first-order methods, Integrated Gradients on pixels among them, on one pair and on several.
-3: why a result rather than the second best. 4: regions of a query carried over to its result. 8: a
+3: why a result rather than the second best. 4: regions of a query carried over to its result by
+SAM. 8: a
 similarity that ignores the left half of the picture. 5 and 10: convergence of the Shapley-Taylor
 estimators on random ReLU networks and random Boolean functions; their estimates are kept in DIR
 and not made twice.
@@ -206,7 +207,7 @@ def draw(options: argparse.Namespace, masked: int) -> None:
             found = sj.explain(model, first.query, first.found, order=1, rather_than=first.other)
             save_counterfactual(found, first.query, first.found, first.other, path(3))
         if 4 in only:
-            found = sj.explain(model, first.query, first.found, budget=1_000 if quick else None)
+            found = sj.explain(model, first.query, first.found, method="sam")
             save_regions(found, first.query, first.found, path(4))
         if 8 in only:
             kernel = (500,) if quick else explainers.KERNEL_BUDGETS

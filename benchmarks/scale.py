@@ -1,18 +1,21 @@
 """Pairs per second against devices, pairs and budget; and what a TPU pod would make of it.
 
     python benchmarks/scale.py [--methods sam gram-sam] [--pairs 100 1000 10000]
-        [--budgets 200 1000] [--devices 1 2] [--json]
+        [--budgets 200 1000] [--devices 1 2] [--from maps files] [--json]
     python benchmarks/scale.py --plan [--json]
     python benchmarks/scale.py --torch [--resnet50 WEIGHTS] [--json]
     python benchmarks/scale.py --quick
 
-Pairs are feature maps of 7x7 locations and 64 channels, made from the pair's number when its chunk
-is begun, so that they take no memory. Every row is a process of its own: ``seconds`` are those
+Pairs from ``maps`` are feature maps of 7x7 locations and 64 channels, made from the pair's number
+when its chunk is begun, so that they take no memory. Those from ``files`` go all the way: JPEG
+files of 500 x 375 are read, resized, blurred, seen by the embedded network and explained by
+``explain_stream``. Every row is a process of its own: ``seconds`` are those
 after the first chunk, which compiles, ``growth`` is how much the peak of the memory of the process
 rose from then on, MiB. ``--devices`` are virtual ones of the CPU, which share its cores.
 
 ``--plan`` prints what is known of chips, what a pair asks for, and what follows, from this
-machine's measured share of its own speed in matrix products (see docs/scale.md). ``--torch`` puts
+machine's measured share of its own speed in matrix products and the time a core takes to read a
+picture (see docs/scale.md). ``--torch`` puts
 Kernel SAM at 40,000 coalitions and Kernel SHAP at 20,000 with ResNet50 beside the same in PyTorch,
 on a GPU.
 """
@@ -20,24 +23,34 @@ on a GPU.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from PIL import Image
+from skimage.data import astronaut
 from tables import print_records
 
-from shapjax.explainers.batch import TOGETHER, explained_maps, pair_keys
+import shapjax as sj
+from shapjax.explainers.batch import TOGETHER, explain_stream, explained_maps, pair_keys
 from shapjax.explainers.features import FEATURE_METHODS
+from shapjax.games.backgrounds import background
 from shapjax.games.feature_pairs import FeaturePair
 
 SIDE, CHANNELS = 7, 64
+FILES = 16
 PLAYERS = 2 * SIDE**2
 
 
@@ -50,33 +63,68 @@ def synthetic(place: jax.Array) -> FeaturePair:
     return FeaturePair(maps[0], maps[1], maps[:1] / 3, maps[1:] / 3)
 
 
-def explain_all(method: str, pairs: int, budget: int, devices: int) -> dict[str, Any]:
-    """Explain synthetic pairs in chunks in this process; one record."""
-    mesh = jax.make_mesh((devices,), ("pairs",)) if devices > 1 else None
-    width = TOGETHER * devices
+def photograph() -> Image.Image:
+    """A photograph of the size and about the bytes of Pascal VOC's."""
+    return Image.fromarray(astronaut()).resize((500, 375))
+
+
+def sums_of_maps(method: str, budget: int, mesh: Mesh | None, width: int) -> Iterator[float]:
+    """The sum of the pair terms of each chunk of synthetic pairs, without end."""
     key = jax.random.key(0)
-    total, begun, peak, done = 0.0, 0.0, 0, 0
-    while done < pairs + width:
-        if done == width:
-            begun = time.perf_counter()
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        places = np.arange(done, done + width)
-        keys = pair_keys(key, places.tolist())
+    for first in count(0, width):
+        places = np.arange(first, first + width)
         found, _, finite = explained_maps(
             synthetic(jnp.asarray(places)),
-            keys,
+            pair_keys(key, places.tolist()),
             method=method,
             order=2,
             budget=budget,
             mesh=mesh,
         )
         assert np.asarray(finite).all()
-        total += float(np.asarray(found.coefficients[2]).sum())
-        done += width
+        yield float(np.asarray(found.coefficients[2]).sum())
+
+
+def sums_of_files(method: str, budget: int, mesh: Mesh | None, width: int) -> Iterator[float]:
+    """The same of pairs of files, seen by the embedded network."""
+    takes = None if FEATURE_METHODS[method] is FEATURE_METHODS["sam"] else budget
+    with tempfile.TemporaryDirectory() as folder:
+        for place in range(FILES):
+            photograph().rotate(place).save(f"{folder}/{place}.jpg", quality=90)
+        files = [f"{folder}/{place}.jpg" for place in range(FILES)]
+        pairs = ((files[i % FILES], files[(i + 1) % FILES]) for i in count())
+        found = explain_stream(
+            sj.backbones.load("shapjax_tiny"), pairs, method=method, budget=takes, mesh=mesh
+        )
+        while True:
+            yield sum(_sum_of_pairs(one) for one in islice(found, width))
+
+
+def _sum_of_pairs(one: sj.Explanation | sj.Failure) -> float:
+    assert isinstance(one, sj.Explanation)
+    return float(one.interactions.pairs.sum())
+
+
+SOURCES = {"maps": sums_of_maps, "files": sums_of_files}
+
+
+def explain_all(
+    method: str, pairs: int, budget: int, devices: int, source: str = "maps"
+) -> dict[str, Any]:
+    """Explain pairs in chunks in this process; one record."""
+    mesh = jax.make_mesh((devices,), ("pairs",)) if devices > 1 else None
+    width = TOGETHER * devices
+    sums = SOURCES[source](method, budget, mesh, width)
+    total = next(sums)
+    begun = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    counted = width * -(-pairs // width)
+    total += sum(islice(sums, counted // width))
     seconds = time.perf_counter() - begun
-    counted = done - width
+    done = counted + width
     return {
         "method": method,
+        "from": source,
         "devices": devices,
         "budget": budget if FEATURE_METHODS[method] is not FEATURE_METHODS["sam"] else "",
         "pairs": counted,
@@ -88,10 +136,13 @@ def explain_all(method: str, pairs: int, budget: int, devices: int) -> dict[str,
     }
 
 
-def in_process(method: str, pairs: int, budget: int, devices: int) -> dict[str, Any]:
+def in_process(
+    method: str, pairs: int, budget: int, devices: int, source: str = "maps"
+) -> dict[str, Any]:
     """The same in a process of its own, with so many virtual devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, __file__, "--work", method, str(pairs), str(budget), str(devices)]
+    numbers = map(str, (pairs, budget, devices))
+    command = [sys.executable, __file__, "--work", method, source, *numbers]
     environment = {**os.environ, "XLA_FLAGS": flags}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     if result.returncode:
@@ -194,12 +245,26 @@ def measured_share(pairs: int = 64) -> tuple[float, float, int]:
     return peak, rate / peak, int(np.asarray(found.stats["steps"])[0])
 
 
-def plan(share: float, steps: int) -> list[dict[str, Any]]:
+def read_seconds(times: int = 30) -> float:
+    """Seconds of a core from a JPEG file of a photograph to the network's input and its blur."""
+    file = io.BytesIO()
+    photograph().save(file, "JPEG", quality=90)
+    model = sj.backbones.load("shapjax_tiny")
+    begun = time.process_time()
+    for _ in range(times):
+        file.seek(0)
+        rgb = model.resize(sj.load_image(Image.open(file)), fit="stretch")
+        background("blur", rgb, model)
+    return (time.process_time() - begun) / times
+
+
+def plan(share: float, steps: int, read: float) -> list[dict[str, Any]]:
     """A record for each method and chip.
 
     Args:
         share: of a chip's peak in products that the explanation gets.
         steps: of the solver of the kernel regression.
+        read: seconds of a host's core for a picture.
     """
     records = []
     for load in loads(steps):
@@ -224,6 +289,7 @@ def plan(share: float, steps: int) -> list[dict[str, Any]]:
                     "MB to chip": float(f"{moved[1] / 1e6:.2g}"),
                     "bound by": bound,
                     "pairs/s, chip": float(f"{1 / each:.3g}"),
+                    "cores to read, chip": float(f"{2 * read / each:.2g}"),
                     "pairs/s, 256 chips": float(f"{256 / each:.3g}"),
                     "hours of a million, 256": float(f"{1e6 * each / 256 / 3600:.2g}"),
                     "$ a million": float(f"{1e6 * each / 3600 * chip.dollars:.3g}"),
@@ -235,8 +301,9 @@ def plan(share: float, steps: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Print a table, or JSON."""
     if sys.argv[1:2] == ["--work"]:
-        method, *numbers = sys.argv[2:]
-        print(json.dumps(explain_all(method, *map(int, numbers))))
+        method, source, *numbers = sys.argv[2:]
+        pairs, budget, devices = map(int, numbers)
+        print(json.dumps(explain_all(method, pairs, budget, devices, source)))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -245,6 +312,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[100, 1_000, 10_000])
     parser.add_argument("--budgets", type=int, nargs="+", default=[200, 1_000])
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--from", nargs="+", choices=list(SOURCES), default=list(SOURCES))
     parser.add_argument("--plan", action="store_true", help="a TPU pod, from published figures")
     parser.add_argument("--torch", action="store_true", help="beside PyTorch, on a GPU")
     parser.add_argument("--resnet50", metavar="WEIGHTS", help="of ResNet50, for --torch")
@@ -252,13 +320,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.plan:
-        peak, share, steps = measured_share()
+        (peak, share, steps), read = measured_share(), read_seconds()
         print(
             f"this machine: {peak / 1e9:.0f} GFLOP/s in float32 products, of which Gram SAM gets "
-            f"{share:.0%}; {steps} steps of the solver of Kernel SAM",
+            f"{share:.0%}; {steps} steps of the solver of Kernel SAM; {1e3 * read:.1f} ms of a "
+            "core to read, resize and blur a picture",
             file=sys.stderr,
         )
-        print_records(plan(share, steps), as_json=options.json)
+        print_records(plan(share, steps, read), as_json=options.json)
         return
     if options.torch:
         from scale_torch import compare
@@ -276,7 +345,11 @@ def main() -> None:
                 # Pairs grow at the first budget and on one device; the rest is one middle size.
                 grow = place == 0 and devices == options.devices[0]
                 sizes = options.pairs if grow else options.pairs[:2][-1:]
-                records += [in_process(method, pairs, budget, devices) for pairs in sizes]
+                records += [
+                    in_process(method, pairs, budget, devices, source)
+                    for source in vars(options)["from"]
+                    for pairs in sizes
+                ]
     print_records(records, as_json=options.json)
 
 

@@ -200,7 +200,6 @@ def test_explain_names_the_layer_too(network, pairs):
         ({"background": "nowhere.png"}, "does not exist"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"method": "vesm", "order": 1, "background": "blur"}, "no background"),
-        ({"method": "two-tower", "mesh": jax.make_mesh((1,), ("a",))}, "mesh"),
     ],
 )
 def test_settings_that_are_wrong_are_refused_before_any_pair_is_read(network, options, message):
@@ -260,6 +259,21 @@ for options, chosen, sizes in (
                     continue
                 for x, y in zip(a.interactions.coefficients, b.interactions.coefficients):
                     np.testing.assert_allclose(x, y, atol=2e-6)
+# Methods on masked pictures: each device has a pair of its own.
+options = {"method": "kernel-shap", "order": 1, "players": "3x3", "budget": 60}
+few = queries[:5], retrieved[:5]
+two = jax.make_mesh((2,), ("a",))
+alone = sj.explain_pairs(network, *few, on_error="skip", **options)
+many = sj.explain_pairs(network, *few, on_error="skip", mesh=two, **options)
+for a, b in zip(many[:4], alone[:4], strict=True):
+    np.testing.assert_allclose(a.interactions.singles, b.interactions.singles, atol=2e-6)
+assert isinstance(many[4], sj.Failure) and many[4] == alone[4]
+from shapjax.explainers.spread import spread
+run = lambda place, item: (item, jax.numpy.ones(1).device)
+places = list(spread(run, range(40), jax.devices()))
+assert [item for item, _ in places] == list(range(40))
+assert {device for _, device in places} <= set(jax.devices())
+assert len({device for _, device in places}) > 1
 from shapjax.explainers.batch import explained_maps
 from shapjax.games.feature_pairs import FeaturePair
 x = np.ones((16, 3, 3, 4), np.float32)

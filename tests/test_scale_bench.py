@@ -24,6 +24,17 @@ def test_a_row_counts_the_pairs_after_the_first_chunk():
     np.testing.assert_array_equal(maps.query[1], again.query[0])
 
 
+def test_the_readme_has_the_columns_that_are_printed():
+    row = scale.explain_all("sam", 8, 0, 1, "files")
+    assert (row["from"], row["pairs"]) == ("files", 8)
+    assert np.isfinite(row["mean of pairs"])
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert f"| {' | '.join(row)} |" in readme
+    plan = (Path(__file__).parents[1] / "docs" / "scale.md").read_text()
+    (planned, *_) = scale.plan(0.2, 100, scale.read_seconds(2))
+    assert f"| {' | '.join(planned)} |" in plan
+
+
 def test_many_pairs_take_no_more_memory_and_as_many_on_two_devices_are_the_same():
     # A process of its own: the peak of this one may be that of another test.
     many = scale.in_process("sam", 2048, 0, 2)
@@ -38,7 +49,7 @@ def test_many_pairs_take_no_more_memory_and_as_many_on_two_devices_are_the_same(
 
 
 def test_the_plan_follows_from_its_assumptions():
-    rows = scale.plan(0.2, 100)
+    rows = scale.plan(0.2, 100, 4e-3)
     assert len(rows) == len(scale.loads(100)) * len(scale.CHIPS)
     for row in rows:
         chip = next(chip for chip in scale.CHIPS if chip.name == row["chip"])
@@ -46,9 +57,10 @@ def test_the_plan_follows_from_its_assumptions():
         np.testing.assert_allclose(row["pairs/s, 256 chips"], 256 * rate, rtol=0.01)
         # The million's cost is chip-hours times their price, however many chips there are.
         np.testing.assert_allclose(row["$ a million"], 1e6 / rate / 3600 * chip.dollars, rtol=0.01)
+        np.testing.assert_allclose(row["cores to read, chip"], 2 * 4e-3 * rate, rtol=0.06)
         assert rate * row["GFLOP network"] * 1e9 <= scale.NETWORK_SHARE * chip.bf16 * 1.01
     # Twice the share cannot make anything slower.
-    for slow, fast in zip(rows, scale.plan(0.4, 100), strict=True):
+    for slow, fast in zip(rows, scale.plan(0.4, 100, 4e-3), strict=True):
         assert fast["pairs/s, chip"] >= slow["pairs/s, chip"]
 
 

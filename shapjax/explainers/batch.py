@@ -8,6 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from typing import Any, Literal, NamedTuple
 
@@ -17,9 +18,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from shapjax.backbones.record import Backbone
+from shapjax.backbones.shares import cores
 from shapjax.backbones.tokeniser import TextPreprocessing
 from shapjax.core.checks import one_of, whole_number
-from shapjax.core.errors import ImageError, NotFiniteError, ShapjaxError, ValueFunctionError
+from shapjax.core.errors import ImageError, NotFiniteError, ShapjaxError
 from shapjax.core.interactions import Interactions
 from shapjax.core.memory import require_memory
 from shapjax.estimators.estimate import as_key
@@ -30,6 +32,7 @@ from shapjax.explainers.explain import (
 )
 from shapjax.explainers.explanation import Explanation
 from shapjax.explainers.features import FEATURE_METHODS, bytes_of, explain_features
+from shapjax.explainers.spread import spread
 from shapjax.games.backgrounds import (
     NAMES,
     background,
@@ -151,8 +154,8 @@ def explain_stream(
     Where locations of feature maps play (gram-sam, sam, ig-sam, kernel-sam, kernel-shap,
     integrated-jacobians, gradcam, vesm), a chunk of pairs is one compiled program, from pictures
     to interactions, and chunks have one shape; the next chunk's pictures are read meanwhile. The
-    other methods run the network on masked pictures, whose number fills a machine for one pair
-    alone: there pairs follow one another, in programs that all of them share.
+    other methods run the network on masked pictures, whose number fills a device for one pair
+    alone: there pairs follow one another on each device, in programs that all of them share.
 
     What a pair gets depends on its id and the key, not on the pairs, chunks or devices that it is
     explained with (floating-point rounding aside).
@@ -171,12 +174,13 @@ def explain_stream(
         key: PRNG key or seed, which each pair's id is folded into (``pair_key``).
         ids: a name for each pair, by default its place.
         mesh: devices that share the pairs of a chunk equally, along all axes; of methods on
-            feature maps alone.
-        chunk_size: pairs that one device explains at a time.
+            masked pictures and of texts, each device has a pair of its own at a time.
+        chunk_size: pairs of feature maps that one device explains at a time.
 
     Yields:
-        An Explanation, or a ``Failure`` where a picture cannot be read or the network gives NaN
-        or infinity, which harms no other pair.
+        An Explanation, or a ``Failure`` where a picture cannot be read, the network gives NaN or
+        infinity or the budget is too small for the parts of the pictures, which harms no other
+        pair.
 
     Raises:
         ShapjaxError: as ``explain``, at once; or there are fewer ids than pairs.
@@ -191,21 +195,14 @@ def explain_stream(
     order = whole_number(order, "order", low=1, high=2)
     named = ((pair_id, *pair) for pair_id, pair in _with_ids(pairs, ids))
     if isinstance(model.preprocessing, TextPreprocessing):
-        if mesh is not None:
-            raise ShapjaxError("mesh spreads pairs of feature maps, but these are texts.")
         settings = {"method": method, "order": order, "side": side, "players": players}
         settings |= {"background": background, "budget": budget, "bilinear": bilinear}
-        return _one_by_one(model, named, key, settings)
+        return _one_by_one(model, named, key, settings, mesh)
     plan = settled(method, order, side, players, background, budget, bilinear=bilinear)
     method, players, masked = plan.method, plan.players, plan.masked
     blank = tuple(_read_once(one) for one in by_side(plan.background, "background"))
     on_features = isinstance(players, str) and players == "features" and method in FEATURE_METHODS
     if not on_features:
-        if mesh is not None:
-            raise ShapjaxError(
-                f"mesh spreads pairs of feature maps, but {method} runs the network on masked "
-                "pictures; leave it out, and give each process a share of the pairs."
-            )
         settings = {
             "method": method,
             "order": order,
@@ -216,7 +213,7 @@ def explain_stream(
             "bilinear": bilinear,
             "errors": errors,
         }
-        return _one_by_one(model, named, key, settings)
+        return _one_by_one(model, named, key, settings, mesh)
     plays = (masked in ("query", "both"), masked in ("retrieved", "both"))
     mesh = None if mesh is None else _automatic(mesh)
     work = _Plan(method, order, plan.budget, errors, key, mesh, chunk_size)
@@ -280,6 +277,11 @@ class _Blanks(NamedTuple):
     kinds: tuple[str | None, ...]
     fixed: tuple[jax.Array, ...]
 
+    @property
+    def own(self) -> list[str]:
+        """The kinds that each picture has for itself."""
+        return [kind for kind in self.kinds if kind is not None]
+
 
 def _with_ids(pairs: Iterable[Any], ids: Iterable[str | int] | None) -> Iterator[tuple[Any, Any]]:
     given = iter(count() if ids is None else ids)
@@ -328,15 +330,25 @@ def _blanks(model: Backbone, kinds: Any, playing: bool) -> _Blanks | None:
 
 
 def _one_by_one(
-    model: Backbone, pairs: Iterator[_Named], key: jax.Array, settings: dict[str, Any]
+    model: Backbone,
+    pairs: Iterator[_Named],
+    key: jax.Array,
+    settings: dict[str, Any],
+    mesh: Mesh | None,
 ) -> Iterator[Explanation | Failure]:
-    for pair_id, query, retrieved in pairs:
+    devices = jax.local_devices()[:1] if mesh is None else list(mesh.devices.flat)
+    models = [model] if mesh is None else [jax.device_put(model, device) for device in devices]
+
+    def one(place: int, pair: _Named) -> Explanation | Failure:
+        pair_id, query, retrieved = pair
         try:
-            found = explain(model, query, retrieved, key=pair_key(key, pair_id), **settings)
-        except (ImageError, NotFiniteError, ValueFunctionError) as error:
-            yield _failure((pair_id, query, retrieved), str(error))
-            continue
-        yield _checked(found, (pair_id, query, retrieved))
+            own = pair_key(key, pair_id)
+            found = explain(models[place], query, retrieved, key=own, **settings)
+        except ShapjaxError as error:
+            return _failure(pair, str(error))
+        return _checked(found, pair)
+
+    return spread(one, pairs, devices)
 
 
 def _failure(pair: _Named, reason: str) -> Failure:
@@ -383,15 +395,16 @@ def _in_chunks(
         "features", np.zeros((model.preprocessing.size,) * 2 + (3,), np.float32), cells
     )
     waiting: _Chunk | None = None
-    while first:
-        chunk = _launch(model, first, plan, blanks, each * devices, together)
+    with ThreadPoolExecutor(cores()) as readers:
+        while first:
+            chunk = _launch(model, first, plan, blanks, each * devices, together, readers)
+            if waiting is not None:
+                yield from _collect(model, waiting, plan, blanks, labels, begun)
+                begun = time.perf_counter()
+            waiting = chunk
+            first = list(islice(pairs, each * devices))
         if waiting is not None:
             yield from _collect(model, waiting, plan, blanks, labels, begun)
-            begun = time.perf_counter()
-        waiting = chunk
-        first = list(islice(pairs, each * devices))
-    if waiting is not None:
-        yield from _collect(model, waiting, plan, blanks, labels, begun)
 
 
 def _launch(
@@ -401,20 +414,31 @@ def _launch(
     blanks: list[_Blanks | None],
     width: int,
     together: int,
+    readers: ThreadPoolExecutor,
 ) -> _Chunk:
     """Read the pictures of a chunk and start its program, without waiting for it."""
     size = model.preprocessing.size
     pictures = np.zeros((width, 2, size, size, 3), np.float32)
     unreadable: dict[int, str] = {}
-    for place, (_, *both) in enumerate(pairs):
+    own = [
+        None if one is None else np.zeros((width, len(one.own), size, size, 3), np.float32)
+        for one in blanks
+    ]
+
+    def fill(place: int) -> None:
         try:
-            pictures[place] = [model.resize(load_image(one), fit="stretch") for one in both]
+            for side, one in enumerate(pairs[place][1:]):
+                rgb = pictures[place, side] = model.resize(load_image(one), fit="stretch")
+                into, shown = own[side], blanks[side]
+                if into is not None and shown is not None:
+                    for slot, kind in enumerate(shown.own):
+                        into[place, slot] = background(kind, rgb, model)
         except ImageError as error:
             unreadable[place] = str(error)
-    own = [
-        _own_blanks(pictures[:, side], chosen, model) if chosen is not None else None
-        for side, chosen in enumerate(blanks)
-    ]
+
+    # Decoding, resizing and blurring let go of the interpreter.
+    for _ in readers.map(fill, range(len(pairs))):
+        pass
     ids = [pair[0] for pair in pairs]
     keys = pair_keys(plan.key, ids + ids[:1] * (width - len(ids)))
     place = None
@@ -435,16 +459,6 @@ def _launch(
         mesh=plan.mesh,
     )
     return _Chunk(pairs, pictures, unreadable, results)
-
-
-def _own_blanks(pictures: np.ndarray, blanks: _Blanks, model: Backbone) -> np.ndarray:
-    """Backgrounds that each picture has for itself, float32 [P, k, S, S, 3]."""
-    kinds = [kind for kind in blanks.kinds if kind is not None]
-    found = np.zeros((len(pictures), len(kinds), *pictures.shape[1:]), np.float32)
-    for picture, row in zip(pictures, found, strict=True):
-        for place, kind in enumerate(kinds):
-            row[place] = background(kind, picture, model)
-    return found
 
 
 def _collect(
@@ -492,12 +506,11 @@ def _layer(
         if not finite[side]:
             return str(not_finite(model, pictures[side], f"the {name} picture"))
     side = 0 if not finite[2] else 1
-    for kind in (blanks[side] or _Blanks((), ())).kinds:
-        if kind is not None:
-            shown = background(kind, pictures[side], model)
-            if not np.isfinite(np.asarray(features_of(model, shown[None]))).all():
-                place = f"the {kind} background of the {_SIDES[side]} picture"
-                return str(not_finite(model, shown, place))
+    for kind in (blanks[side] or _Blanks((), ())).own:
+        shown = background(kind, pictures[side], model)
+        if not np.isfinite(np.asarray(features_of(model, shown[None]))).all():
+            place = f"the {kind} background of the {_SIDES[side]} picture"
+            return str(not_finite(model, shown, place))
     return f"{model.name} gives NaN or infinity for a background; check its weights."
 
 
