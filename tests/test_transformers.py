@@ -1,18 +1,20 @@
 """Transformers against their publishers' in torch: live, and by activations torch once gave."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.tree_util import Partial
 from seeded import seeded_pictures, seeded_state_dict
 from torch_references import first_difference
 from transformer_references import fused, reference, run_reference, write_hub_folder
 
-from shapjax.backbones import bert, clip, dinov2, load, names, vit
+from shapjax.backbones import Backbone, bert, clip, dinov2, load, names, vit
 from shapjax.backbones.transformer import TOKENS_AT_ONCE
 from shapjax.core.errors import ShapjaxError, WeightsError
 from shapjax.games.tokens import TOGETHER, TokenItem, embed_unseen, token_embed
@@ -162,6 +164,28 @@ def test_activations_that_torch_gave(name, shallow):
 
 def test_every_transformer_is_listed():
     assert set(NAMES) <= set(names())
+
+
+def small(kind, depth):
+    """A transformer of few channels."""
+    base = {vit.VisionTransformer: vit.BASE, bert.Bert: bert.MINILM}[kind]
+    shape = dataclasses.replace(base, width=8, heads=2, depth=depth)
+    return Backbone(kind.__name__, None, *nnx.split(kind(shape, rngs=nnx.Rngs(0))))
+
+
+def test_stages_and_layers_come_in_the_order_in_which_they_run():
+    """Out of traces too (here without compiling), which sort the names of plain dictionaries."""
+    deep = small(vit.VisionTransformer, depth=12)
+    maps = jax.eval_shape(Backbone.maps, deep, jnp.zeros((1, 224, 224, 3)))
+    assert list(maps) == ["tokens", *(f"blocks.{place}" for place in range(12)), "last"]
+    layers = functools.partial(Backbone.maps, inner=True)
+    inner = jax.eval_shape(layers, small(bert.Bert, depth=1), jnp.asarray(texts(end=102)))
+    attention = [f"attention.{part}" for part in ("query", "key", "value", "out")]
+    block = [*attention, "attention", "norm1", "widen", "narrow", "norm2"]
+    assert list(inner) == [
+        *("words", "norm", "tokens", *(f"blocks.0.{layer}" for layer in block)),
+        *("blocks.0", "last"),
+    ]
 
 
 # Layouts.

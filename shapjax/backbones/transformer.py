@@ -197,16 +197,13 @@ class Transformer(Network):
             ("last", self.last),
         ]
 
+    def stages_for(self, x: jax.Array) -> list[Stage]:
+        """The stages for these tokens: who attends to whom depends on which are kept."""
+        return self.stages(self.kept(x))
+
     def features(self, x: jax.Array) -> jax.Array:
         """The last tokens, float32 [B, T, C]."""
         return self.encode(self.tokens(x), self.kept(x))
-
-    def maps(self, x: jax.Array) -> dict[str, jax.Array]:
-        """The output of every stage by its name, in order; the last one is ``features``."""
-        outputs, kept = {}, self.kept(x)
-        for name, stage in self.stages(kept):
-            outputs[name] = x = stage(x)
-        return outputs
 
     def embed(self, x: jax.Array) -> jax.Array:
         """One vector for each input, float32 [B, D]."""
