@@ -394,6 +394,17 @@ def test_a_network_without_tokens_drops_nothing():
         sj.parts(load("shapjax_tiny"), np.zeros((8, 8, 3)), background="drop")
 
 
+def test_a_shorter_text_in_a_batch_has_the_embedding_it_has_alone(shallow, monkeypatch):
+    """Its features do not tell where it ends, so there is no head for them."""
+    monkeypatch.setattr(clip, "TEXTS", dataclasses.replace(clip.TEXTS, width=16, heads=2))
+    text = Backbone("text", None, *nnx.split(clip.ClipText(rngs=nnx.Rngs(0))))
+    numbers = jnp.asarray(texts(clip.END))
+    together, alone = text.embed(numbers), text.embed(numbers[1:, :5])
+    np.testing.assert_allclose(together[1], alone[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ShapjaxError, match=r"do not tell where each text ends.*call embed"):
+        text.head(text.features(numbers))
+
+
 def test_only_clip_has_a_tower_for_texts():
     with pytest.raises(ShapjaxError, match="no tower for texts"):
         load("shapjax_tiny").text  # noqa: B018

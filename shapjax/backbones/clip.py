@@ -96,6 +96,17 @@ class ClipText(Transformer):
         end = kept.shape[1] - 1 - jnp.argmax(kept[:, ::-1], axis=1)
         return self.projection(features[jnp.arange(len(features)), end])
 
+    def head(self, features: jax.Array) -> jax.Array:
+        """Refused: where a text ends, which the embedding is taken from, is not in the features.
+
+        Raises:
+            ShapjaxError: always.
+        """
+        raise ShapjaxError(
+            "got the features of texts, which do not tell where each text ends, expected the "
+            "numbers of their tokens; call embed with those."
+        )
+
 
 class Clip(VisionTransformer):
     """CLIP's picture tower, and ``text``, the other one.

@@ -158,6 +158,9 @@ class Backbone:
 
         Args:
             features: as ``features`` gives them.
+
+        Raises:
+            ShapjaxError: those of CLIP's texts do not tell where a text ends; see ``embed``.
         """
         return self.network.head(features)
 
