@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from seeded import seeded_state_dict
 
-from shapjax.backbones import Backbone, load, names, shares
+from shapjax.backbones import Backbone, densenet, load, names, resnet, shares
 from shapjax.backbones.filling import CHANNELS_FIRST, fill
 from shapjax.backbones.folding import fold
 from shapjax.backbones.layers import Affine, BatchNorm, Conv, average_pool_to
@@ -257,6 +259,57 @@ def test_the_default_backbone_brings_its_weights():
     net = load("shapjax_tiny")
     assert net.name == "shapjax_tiny"
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(net.state))
+
+
+# Publishers' layouts.
+
+
+def mocos_checkpoint(arrays):
+    """As its authors save it: from parallel training, with the momentum encoder and its queue."""
+    counter = {"encoder_q.bn1.num_batches_tracked": np.array(7)}
+    momentum = {key.replace("encoder_q", "encoder_k"): -value for key, value in arrays.items()}
+    queue = {"queue": np.ones((128, 9)), "queue_ptr": np.zeros(1, np.int64)}
+    state = {f"module.{k}": v for k, v in {**arrays, **counter, **momentum, **queue}.items()}
+    optimizer = {"state": {0: {"momentum_buffer": np.ones(3)}}, "param_groups": [{"lr": 0.03}]}
+    return {"epoch": 200, "arch": "resnet50", "state_dict": state, "optimizer": optimizer}
+
+
+def roths_names(arrays):
+    """Their module holds torch's network as ``model`` and lists its layers once more."""
+    blocks = {
+        f"layer_blocks.{int(name[5]) - 1}{name[6:]}": array
+        for name, array in arrays.items()
+        if name.startswith("layer")
+    }
+    return blocks | {f"model.{name}": array for name, array in arrays.items()}
+
+
+def densenets_old_names(arrays):
+    """``norm.1`` where the network has ``norm1``, in dense layers only."""
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): array
+        for name, array in arrays.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "example"),
+    [
+        ("moco_v2", mocos_checkpoint, "state_dict"),
+        ("resnet50_cub_margin", roths_names, "layer_blocks.3.0.conv1.weight"),
+        ("densenet121", densenets_old_names, "features.denseblock2.denselayer1.norm.2.weight"),
+    ],
+)
+def test_layouts_of_publishers_files(name, published, example, monkeypatch):
+    monkeypatch.setitem(resnet.DEPTHS, "resnet50", (1, 1, 1, 1))
+    monkeypatch.setattr(densenet, "DEPTHS", (1, 2, 1, 1))
+    arrays = seeded_state_dict(name)
+    theirs = published(arrays)
+    assert example in theirs
+    plain, found = (load(name, given) for given in (arrays, theirs))
+    assert plain.graphdef == found.graphdef
+    leaves = zip(jax.tree.leaves(plain.state), jax.tree.leaves(found.state), strict=True)
+    assert all(np.array_equal(a, b) for a, b in leaves)
 
 
 # Filling.
