@@ -19,7 +19,7 @@ from flax import nnx
 from PIL import Image
 from seeded import seeded_state_dict
 
-from shapjax.backbones import Backbone, densenet, load, names, resnet, shares
+from shapjax.backbones import Backbone, cache, densenet, load, names, resnet, shares
 from shapjax.backbones.filling import CHANNELS_FIRST, fill
 from shapjax.backbones.folding import fold
 from shapjax.backbones.layers import Affine, BatchNorm, Conv, average_pool_to
@@ -261,6 +261,19 @@ def test_the_default_backbone_brings_its_weights():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(net.state))
 
 
+@pytest.mark.parametrize("given", ["imagenet1k_v3", "best"])
+def test_names_of_published_weights_are_listed(given):
+    listed = f"got weights '{given}', expected one of imagenet1k_v2, imagenet1k_v1 or"
+    with pytest.raises(WeightsError, match=listed):
+        load("resnet50", given)
+
+
+def test_names_of_published_weights_in_either_case(monkeypatch):
+    monkeypatch.setattr(cache, "published_backbone", lambda name, module, published: published)
+    published = load("resnet50", "IMAGENET1K_V1")
+    assert published == ROWS["resnet50"].published["imagenet1k_v1"]
+
+
 # Publishers' layouts.
 
 
@@ -387,9 +400,35 @@ def test_fill_lists_every_fault_in_one_message():
         assert fault in str(caught.value)
 
 
-def test_fill_lists_ten_faults_and_a_count():
-    with pytest.raises(WeightsError, match=r"53 of the arrays .*features\.0.* and 43 more\)"):
+def test_fill_lists_forty_faults_by_name_and_a_count():
+    with pytest.raises(WeightsError, match=r"53 of the arrays .*\.bias missing.* and 13 more\)"):
         load("squeezenet1_1", {"unknown": np.ones(1)})
+    messages = []
+    for order in ("abcdef", "fcdeab"):
+        with pytest.raises(WeightsError) as caught:
+            fill(small_factory, dict.fromkeys(order, np.ones(1)) | small_arrays())
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "a unexpected, b unexpected, c unexpected, d unexpected, depthwise" in messages[0]
+
+
+def test_counters_are_left_out_beside_norms_only():
+    arrays = seeded_state_dict("resnet18")
+    counter = np.array(7)
+    load("resnet18", arrays | {"bn1.num_batches_tracked": counter})
+    with pytest.raises(WeightsError, match=r"\(foo\.num_batches_tracked unexpected\)"):
+        load("resnet18", arrays | {"foo.num_batches_tracked": counter})
+
+
+def test_a_variance_that_cannot_be_folded_is_named(recwarn):
+    arrays = seeded_state_dict("resnet18")
+    arrays["layer1.0.bn2.running_var"][3] = -0.5
+    arrays["layer2.0.downsample.1.running_var"][0] = np.float32(-1e-5)
+    with pytest.raises(WeightsError) as caught:
+        load("resnet18", arrays)
+    assert "layer1.0.bn2.running_var gives no finite factor" in str(caught.value)
+    assert "layer2.0.downsample.1.running_var gives no finite factor" in str(caught.value)
+    assert not recwarn
 
 
 def test_files_of_another_network_are_refused():

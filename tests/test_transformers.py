@@ -267,6 +267,29 @@ def test_vit_as_torchvision_lays_it_out_now_and_then(shallow):
     assert same_state(*loaded[1:])
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "joint", "width"),
+    [
+        ("vit_b_16", "encoder.layers.encoder_layer_1.self_attention", "in_proj_", 768),
+        ("dinov2_vits14", "blocks.1.attn", "qkv.", 384),
+        ("clip_vit_b_32", "transformer.resblocks.1.attn", "in_proj_", 512),
+    ],
+)
+def test_faults_of_joint_projections_have_the_files_names(shallow, name, module, joint, width):
+    one = {
+        "vit_b_16": lambda: {"encoder.ln.weight": np.ones(768)},
+        "dinov2_vits14": lambda: {"blocks.0.norm1.weight": np.ones(384)},
+        "clip_vit_b_32": lambda: {"visual.proj": np.ones((768, 512))},
+    }[name]()
+    for shape in ((3 * width, 5), (3 * width + 1, width), ()):
+        with pytest.raises(WeightsError) as caught:
+            load(name, {**one, f"{module}.{joint}weight": np.ones(shape)})
+        message = str(caught.value)
+        assert f"{module}.{joint}bias missing" in message
+        assert f"{module}.{joint}weight (its part {module}.query.weight) of shape" in message
+        assert "key.bias" not in message
+
+
 def test_every_parameter_is_accounted_for(shallow, tmp_path):
     arrays = seeded_state_dict("minilm_l6")
     broken = {**arrays, "cls.predictions.bias": np.ones(3, np.float32)}

@@ -17,6 +17,7 @@ from shapjax.backbones.tokeniser import TextPreprocessing
 from shapjax.backbones.transformer import (
     Shape,
     Transformer,
+    fused_name,
     is_counter,
     layer_norm,
     renaming,
@@ -189,6 +190,7 @@ def layout(name: str, names: Collection[str]) -> Layout:
         PREPROCESSING,
         _name_by_authors if authors else _name_on_hub,
         arrange=_from_authors if authors else _from_hub,
+        arranged_from=fused_name("in_proj_") if authors else str,
     )
 
 

@@ -219,6 +219,9 @@ def layer_norm(shape: Shape, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(shape.width, epsilon=shape.epsilon, use_fast_variance=False, rngs=rngs)
 
 
+_FUSED = ("query", "key", "value")
+
+
 def split_fused(arrays: Mapping[str, np.ndarray], fused: str) -> dict[str, np.ndarray]:
     """Separate query, key and value in place of arrays that hold all three, one below the other.
 
@@ -234,12 +237,25 @@ def split_fused(arrays: Mapping[str, np.ndarray], fused: str) -> dict[str, np.nd
     for name, array in arrays.items():
         kind = "weight" if name.endswith("weight") else "bias"
         stem = name.removesuffix(f"{fused}{kind}")
-        if stem == name or array.ndim == 0 or len(array) % 3:
+        if stem == name:
             split[name] = array
             continue
-        for part, rows in zip(("query", "key", "value"), np.split(array, 3), strict=True):
+        # Rows that are no multiple of three make parts of a wrong shape, which is then told.
+        thirds = np.array_split(np.atleast_1d(array), 3)
+        for part, rows in zip(_FUSED, thirds, strict=True):
             split[f"{stem}{part}.{kind}"] = rows
     return split
+
+
+def fused_name(fused: str) -> Callable[[str], str]:
+    """The name of the joint projection that ``split_fused`` took a part from, by the part's."""
+
+    def arranged_from(name: str) -> str:
+        module, _, kind = name.rpartition(".")
+        stem, _, part = module.rpartition(".")
+        return f"{stem}.{fused}{kind}" if part in _FUSED else name
+
+    return arranged_from
 
 
 def renaming(
