@@ -1,6 +1,7 @@
 """Every network against its publisher's in torch: live, and by activations torch once gave."""
 
 import functools
+import importlib
 import re
 from pathlib import Path
 
@@ -91,6 +92,38 @@ def test_pixels_are_torchvisions(shape):
                 expected = theirs.numpy().transpose(1, 2, 0)
                 np.testing.assert_allclose(ours.prepare(image), expected, atol=1e-5)
     assert seen
+
+
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENETS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("shape", [(300, 401), (500, 231), (120, 160)])
+@pytest.mark.parametrize(
+    ("name", "names", "resize", "statistics"),
+    [
+        ("clip_vit_b_32", ["visual.proj"], 224, CLIP),
+        ("dinov2_vits14", ["blocks.0.norm1.weight"], 256, IMAGENETS),
+    ],
+)
+def test_pixels_are_those_of_publishers_transforms(name, names, resize, statistics, shape):
+    """``_transform`` of openai/CLIP, ``make_classification_eval_transform`` of DINOv2."""
+    torchvision_models()
+    from torchvision import transforms
+
+    module = importlib.import_module(f"shapjax.backbones.{ROWS[name].module}")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(resize, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(*statistics),
+        ]
+    )(image)
+    ours = module.layout(name, names).preprocessing.prepare(image)
+    np.testing.assert_allclose(ours, theirs.numpy().transpose(1, 2, 0), atol=1e-5)
 
 
 def test_every_convolutional_network_is_listed():
