@@ -13,7 +13,8 @@ Columns: ``parity``, the largest difference from torch's (or transformers') maps
 the network on one picture, as a share of the largest entry of the map; ``images/s`` up to the
 publisher's output, the best of a few warm runs, taken in turn with torch's so that both meet the
 same load (for MiniLM texts of 256 tokens a second); ``times``, that over torch's with channels
-last; compile seconds, and what XLA plans to hold (weights, input, output and temporary buffers).
+last, or on a GPU, where torch then runs as well, over the fastest of its ways asked for; compile
+seconds, and what XLA plans to hold (weights, input, output and temporary buffers).
 ``--clock cpu`` counts CPU seconds of one thread instead of the wall's, which other work on the
 machine disturbs less.
 
@@ -48,7 +49,7 @@ WAYS = ("eager", "channels_last", "compiled")
 OUT = Path("shapjax-out/backbones.jsonl")
 
 KEY = ("what", "network", "dtype", "batch", "beside")
-"""What tells one measurement from another; ``beside`` names torch's ways and the clock."""
+"""What tells one measurement from another; ``beside`` names torch's ways, the clock and a GPU."""
 
 MASKED = ("shapjax_tiny", "resnet50", "squeezenet1_1", "mobilenet_v2", "densenet121", "vgg11")
 
@@ -74,10 +75,14 @@ def main() -> None:
         # Read when JAX starts, so before it is imported.
         flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+    import jax
+
     from shapjax import backbones
 
     results = Results(options.out, KEY)
     beside = " ".join(sorted(options.torch)) + f", {options.clock}, {options.threads or 'all'}"
+    if jax.default_backend() != "cpu":
+        beside += f", {jax.default_backend()}"
     records = []
     for name in options.names or (MASKED if options.masked else backbones.names()):
         for dtype in options.dtypes:
@@ -139,8 +144,9 @@ def measure(
             "parity": parity,
             **{key: float(f"{batch / value:.3g}") for key, value in seconds.items()},
         }
-        if "torch channels_last" in seconds:
-            record["times"] = round(seconds["torch channels_last"] / seconds["images/s"], 2)
+        other = torchs_seconds(seconds, jax.default_backend())
+        if other is not None:
+            record["times"] = round(other / seconds["images/s"], 2)
         plan = run.memory_analysis()
         planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
         record |= {"compile s": round(compile_seconds, 1), "MiB": round(planned / 2**20)}
@@ -273,6 +279,37 @@ def torch_network(name: str, options: argparse.Namespace) -> tuple[Any, Any]:
         return None, arrays
 
 
+def torchs_seconds(seconds: dict[str, float], backend: str) -> float | None:
+    """What ``times`` is over: torch with channels last on CPU, its fastest way elsewhere.
+
+    Args:
+        seconds: of each run by its name; torch's begin with ``"torch "``.
+        backend: JAX's.
+    """
+    if backend == "cpu":
+        return seconds.get("torch channels_last")
+    return min((value for key, value in seconds.items() if key.startswith("torch ")), default=None)
+
+
+def torch_device() -> str:
+    """Where torch runs: on JAX's kind of device.
+
+    Raises:
+        SystemExit: JAX runs on a GPU that this torch cannot use.
+    """
+    import jax
+    import torch
+
+    if jax.default_backend() != "gpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise SystemExit(
+            "JAX runs on a GPU and this torch has none, expected both on one device; install "
+            "torch for CUDA, set JAX_PLATFORMS=cpu, or give --torch without ways."
+        )
+    return "cuda"
+
+
 def torch_run(
     name: str, network: Any, inputs: Any, dtype: str, way: str, threads: int | None
 ) -> Callable[[], Any]:
@@ -283,11 +320,12 @@ def torch_run(
 
     torch.set_num_threads(threads or os.cpu_count() or 1)
     kind = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    network = copy.deepcopy(network).to(kind)
+    device = torch_device()
+    network = copy.deepcopy(network).to(device, kind)
     if inputs.ndim == 2:
-        x = torch.from_numpy(inputs).long()
+        x = torch.from_numpy(inputs).to(device, torch.int64)
     else:
-        x = torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy()).to(kind)
+        x = torch.from_numpy(inputs.transpose(0, 3, 1, 2).copy()).to(device, kind)
     if way != "eager":
         network = network.to(memory_format=torch.channels_last)
         if inputs.ndim == 4:
@@ -299,6 +337,9 @@ def torch_run(
     def run() -> None:
         with torch.inference_mode():
             call(x)
+        if device == "cuda":
+            # It returns before the device is done.
+            torch.cuda.synchronize()
 
     return run
 

@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 from flax import nnx
 from PIL import Image
+from seeded import seeded_state_dict
 
-from shapjax.backbones import Backbone, load, names, shares
+from shapjax.backbones import Backbone, cache, densenet, load, names, resnet, shares
 from shapjax.backbones.filling import CHANNELS_FIRST, fill
 from shapjax.backbones.folding import fold
 from shapjax.backbones.layers import Affine, BatchNorm, Conv, average_pool_to
@@ -230,6 +232,28 @@ def test_importing_the_package_leaves_flax_alone():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_files_on_the_hub_are_of_fixed_revisions():
+    """But for MiniLM's, of which none is known here."""
+    moving = {
+        name
+        for name, row in ROWS.items()
+        for published in row.published.values()
+        for url in (published.url, *(published.vocabulary or ())[:1])
+        if "huggingface.co/" in url and not re.search(r"/resolve/[0-9a-f]{40}/[\w.]+$", url)
+    }
+    assert moving == {"minilm_l6"}
+
+
+def test_the_readme_names_the_first_published_files():
+    readme = Path(__file__).parents[1] / "README.md"
+    if not readme.exists():
+        pytest.skip("needs the README of the repository")
+    for name, row in ROWS.items():
+        for published in list(row.published.values())[:1]:
+            url = published.url.removeprefix("https://")
+            assert re.search(rf"^\| {name} \| 32 \| {re.escape(url)} \|", readme.read_text(), re.M)
+
+
 def test_weights_without_a_publisher_are_asked_for():
     with pytest.raises(WeightsError, match=r"resnet50_cub_margin comes without .*Roth et al"):
         load("resnet50_cub_margin")
@@ -257,6 +281,70 @@ def test_the_default_backbone_brings_its_weights():
     net = load("shapjax_tiny")
     assert net.name == "shapjax_tiny"
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(net.state))
+
+
+@pytest.mark.parametrize("given", ["imagenet1k_v3", "best"])
+def test_names_of_published_weights_are_listed(given):
+    listed = f"got weights '{given}', expected one of imagenet1k_v2, imagenet1k_v1 or"
+    with pytest.raises(WeightsError, match=listed):
+        load("resnet50", given)
+
+
+def test_names_of_published_weights_in_either_case(monkeypatch):
+    monkeypatch.setattr(cache, "published_backbone", lambda name, module, published: published)
+    published = load("resnet50", "IMAGENET1K_V1")
+    assert published == ROWS["resnet50"].published["imagenet1k_v1"]
+
+
+# Publishers' layouts.
+
+
+def mocos_checkpoint(arrays):
+    """As its authors save it: from parallel training, with the momentum encoder and its queue."""
+    counter = {"encoder_q.bn1.num_batches_tracked": np.array(7)}
+    momentum = {key.replace("encoder_q", "encoder_k"): -value for key, value in arrays.items()}
+    queue = {"queue": np.ones((128, 9)), "queue_ptr": np.zeros(1, np.int64)}
+    state = {f"module.{k}": v for k, v in {**arrays, **counter, **momentum, **queue}.items()}
+    optimizer = {"state": {0: {"momentum_buffer": np.ones(3)}}, "param_groups": [{"lr": 0.03}]}
+    return {"epoch": 200, "arch": "resnet50", "state_dict": state, "optimizer": optimizer}
+
+
+def roths_names(arrays):
+    """Their module holds torch's network as ``model`` and lists its layers once more."""
+    blocks = {
+        f"layer_blocks.{int(name[5]) - 1}{name[6:]}": array
+        for name, array in arrays.items()
+        if name.startswith("layer")
+    }
+    return blocks | {f"model.{name}": array for name, array in arrays.items()}
+
+
+def densenets_old_names(arrays):
+    """``norm.1`` where the network has ``norm1``, in dense layers only."""
+    return {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", name): array
+        for name, array in arrays.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "example"),
+    [
+        ("moco_v2", mocos_checkpoint, "state_dict"),
+        ("resnet50_cub_margin", roths_names, "layer_blocks.3.0.conv1.weight"),
+        ("densenet121", densenets_old_names, "features.denseblock2.denselayer1.norm.2.weight"),
+    ],
+)
+def test_layouts_of_publishers_files(name, published, example, monkeypatch):
+    monkeypatch.setitem(resnet.DEPTHS, "resnet50", (1, 1, 1, 1))
+    monkeypatch.setattr(densenet, "DEPTHS", (1, 2, 1, 1))
+    arrays = seeded_state_dict(name)
+    theirs = published(arrays)
+    assert example in theirs
+    plain, found = (load(name, given) for given in (arrays, theirs))
+    assert plain.graphdef == found.graphdef
+    leaves = zip(jax.tree.leaves(plain.state), jax.tree.leaves(found.state), strict=True)
+    assert all(np.array_equal(a, b) for a, b in leaves)
 
 
 # Filling.
@@ -334,9 +422,35 @@ def test_fill_lists_every_fault_in_one_message():
         assert fault in str(caught.value)
 
 
-def test_fill_lists_ten_faults_and_a_count():
-    with pytest.raises(WeightsError, match=r"53 of the arrays .*features\.0.* and 43 more\)"):
+def test_fill_lists_forty_faults_by_name_and_a_count():
+    with pytest.raises(WeightsError, match=r"53 of the arrays .*\.bias missing.* and 13 more\)"):
         load("squeezenet1_1", {"unknown": np.ones(1)})
+    messages = []
+    for order in ("abcdef", "fcdeab"):
+        with pytest.raises(WeightsError) as caught:
+            fill(small_factory, dict.fromkeys(order, np.ones(1)) | small_arrays())
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert "a unexpected, b unexpected, c unexpected, d unexpected, depthwise" in messages[0]
+
+
+def test_counters_are_left_out_beside_norms_only():
+    arrays = seeded_state_dict("resnet18")
+    counter = np.array(7)
+    load("resnet18", arrays | {"bn1.num_batches_tracked": counter})
+    with pytest.raises(WeightsError, match=r"\(foo\.num_batches_tracked unexpected\)"):
+        load("resnet18", arrays | {"foo.num_batches_tracked": counter})
+
+
+def test_a_variance_that_cannot_be_folded_is_named(recwarn):
+    arrays = seeded_state_dict("resnet18")
+    arrays["layer1.0.bn2.running_var"][3] = -0.5
+    arrays["layer2.0.downsample.1.running_var"][0] = np.float32(-1e-5)
+    with pytest.raises(WeightsError) as caught:
+        load("resnet18", arrays)
+    assert "layer1.0.bn2.running_var gives no finite factor" in str(caught.value)
+    assert "layer2.0.downsample.1.running_var gives no finite factor" in str(caught.value)
+    assert not recwarn
 
 
 def test_files_of_another_network_are_refused():

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -311,7 +312,21 @@ def test_damaged_or_outdated_conversions_are_made_again(published, server):
     assert same(load("squeezenet1_1"), given)
     converted.rename(converted.with_name("weights-01234567-00000000.safetensors"))
     assert same(load("squeezenet1_1"), given)
+    assert list(published.glob("weights-01234567-*.safetensors")) == [converted]
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "changed", ["vit", "torch_files", "torch_pickle", "archive", "readers", "folding", "squeezenet"]
+)
+def test_a_change_of_any_code_that_makes_the_arrays_outdates_them(changed, monkeypatch, tmp_path):
+    before = cache._code()
+    shutil.copytree(cache.SOURCES, tmp_path / "b")
+    monkeypatch.setattr(cache, "SOURCES", tmp_path / "b")
+    file = tmp_path / "b" / f"{changed}.py"
+    assert cache._code() == before
+    file.write_bytes(file.read_bytes() + b"\n")
+    assert cache._code() != before
 
 
 def test_a_file_put_into_the_cache_by_hand(published, server):

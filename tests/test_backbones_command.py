@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,6 +114,50 @@ def test_the_benchmark_measures_once_and_keeps_its_rows(benchmark, capsys):
     monkeypatch.setattr(module, "measure", None)
     run()
     assert json.loads(capsys.readouterr().out) == [row]
+
+
+def test_the_benchmark_holds_torch_against_jax_on_one_kind_of_device(benchmark):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    _, module, monkeypatch = benchmark
+    for backend, cuda, device in (("cpu", True, "cpu"), ("gpu", True, "cuda")):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert module.torch_device() == device
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="JAX runs on a GPU and this torch has none"):
+        module.torch_device()
+
+
+def test_a_run_of_torch_has_network_and_pictures_on_its_device(benchmark):
+    """On a device of torch's that computes nothing, in place of a GPU."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    _, module, monkeypatch = benchmark
+    events = []
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            assert x.device == self.weight.device
+            events.append((x.device.type, x.dtype, tuple(x.shape)))
+
+    monkeypatch.setattr(module, "torch_device", lambda: "meta")
+    x = np.ones((2, 4, 5, 3), np.float32)
+    module.torch_run("resnet18", Network(), x, "bf16", "channels_last", 1)()
+    assert events == [("meta", torch.bfloat16, (2, 3, 4, 5))]
+
+
+def test_times_are_over_torchs_fastest_way_on_a_gpu(benchmark):
+    _, module, _ = benchmark
+    seconds = {"images/s": 0.1, "torch eager": 3.0, "torch channels_last": 2.0}
+    compiled = {**seconds, "torch compiled": 1.0}
+    assert module.torchs_seconds(compiled, "cpu") == 2.0
+    assert module.torchs_seconds(compiled, "gpu") == 1.0
+    assert module.torchs_seconds(seconds, "gpu") == 2.0
+    assert module.torchs_seconds({"images/s": 0.1}, "gpu") is None
+    assert module.torchs_seconds({"images/s": 0.1, "torch eager": 3.0}, "cpu") is None
 
 
 def test_the_benchmark_of_masking(benchmark, capsys):

@@ -1,6 +1,7 @@
 """Every network against its publisher's in torch: live, and by activations torch once gave."""
 
 import functools
+import importlib
 import re
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch_references import (
     torchvision_models,
 )
 
-from shapjax.backbones import load, names
+from shapjax.backbones import Backbone, load, names
 from shapjax.backbones.record import IMAGENET
 from shapjax.backbones.registry import ROWS
 
@@ -93,6 +94,38 @@ def test_pixels_are_torchvisions(shape):
     assert seen
 
 
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+IMAGENETS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("shape", [(300, 401), (500, 231), (120, 160)])
+@pytest.mark.parametrize(
+    ("name", "names", "resize", "statistics"),
+    [
+        ("clip_vit_b_32", ["visual.proj"], 224, CLIP),
+        ("dinov2_vits14", ["blocks.0.norm1.weight"], 256, IMAGENETS),
+    ],
+)
+def test_pixels_are_those_of_publishers_transforms(name, names, resize, statistics, shape):
+    """``_transform`` of openai/CLIP, ``make_classification_eval_transform`` of DINOv2."""
+    torchvision_models()
+    from torchvision import transforms
+
+    module = importlib.import_module(f"shapjax.backbones.{ROWS[name].module}")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8))
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(resize, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(*statistics),
+        ]
+    )(image)
+    ours = module.layout(name, names).preprocessing.prepare(image)
+    np.testing.assert_allclose(ours, theirs.numpy().transpose(1, 2, 0), atol=1e-5)
+
+
 def test_every_convolutional_network_is_listed():
     assert set(CONVOLUTIONAL) <= set(names())
 
@@ -146,12 +179,19 @@ def test_layers_inside_blocks_by_name():
     backbone = load("resnet18", seeded_state_dict("resnet18"))
     x = jnp.asarray(seeded_pictures(1, 32))
     plain, maps = backbone.maps(x), backbone.maps(x, inner=True)
-    assert list(maps)[: len(plain)] == list(plain)
-    assert len(maps) == len(plain) + 20 + 20, "convolutions, and what is left of their norms"
+    assert [name for name in maps if name in plain] == list(plain)
+    assert len(maps) == len(plain) + 20, "a stage or one of the convolutions"
+    order = list(maps)
+    assert order[:5] == ["conv1", "relu", "maxpool", "layer1.0.conv1", "layer1.0.conv2"]
+    block = order.index("layer2.0.conv1")
+    assert order[block : block + 4] == [
+        *("layer2.0.conv1", "layer2.0.conv2", "layer2.0.downsample.0", "layer2.0"),
+    ]
     np.testing.assert_allclose(
         maps["layer1.0"], np.maximum(maps["layer1.0.conv2"] + maps["maxpool"], 0), atol=1e-5
     )
     shapes = jax.eval_shape(lambda backbone, x: backbone.maps(x, inner=True), backbone, x)
+    assert list(shapes) == order
     assert shapes["layer2.0.conv1"].shape == maps["layer2.0.conv1"].shape == (1, 4, 4, 128)
 
 
@@ -160,12 +200,14 @@ def test_the_diagnostic_names_the_first_layer_that_differs():
     broken = dict(arrays)
     broken["layer2.1.conv1.weight"] = 1.01 * arrays["layer2.1.conv1.weight"]
     x = jnp.asarray(seeded_pictures(1, 32))
-    good, bad = (run(load("resnet18", given), x)[0] for given in (arrays, broken))
-    good = {name: np.asarray(value) for name, value in good.items()}
-    assert first_difference(good, good) is None
-    name, error = first_difference(bad, good)
-    assert name == "layer2.1"
-    assert 1e-4 < error < 1
+    for inner, culprit in ((False, "layer2.1"), (True, "layer2.1.conv1")):
+        maps = jax.jit(Backbone.maps, static_argnames="inner")
+        good, bad = (maps(load("resnet18", given), x, inner=inner) for given in (arrays, broken))
+        good = {name: np.asarray(value) for name, value in good.items()}
+        assert first_difference(good, good) is None
+        name, error = first_difference(bad, good)
+        assert name == culprit
+        assert 1e-4 < error < 1
 
 
 def samples(map_, count=8):

@@ -1,18 +1,20 @@
 """Transformers against their publishers' in torch: live, and by activations torch once gave."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.tree_util import Partial
 from seeded import seeded_pictures, seeded_state_dict
 from torch_references import first_difference
 from transformer_references import fused, reference, run_reference, write_hub_folder
 
-from shapjax.backbones import bert, clip, dinov2, load, names, vit
+from shapjax.backbones import Backbone, bert, clip, dinov2, load, names, vit
 from shapjax.backbones.transformer import TOKENS_AT_ONCE
 from shapjax.core.errors import ShapjaxError, WeightsError
 from shapjax.games.tokens import TOGETHER, TokenItem, embed_unseen, token_embed
@@ -164,6 +166,28 @@ def test_every_transformer_is_listed():
     assert set(NAMES) <= set(names())
 
 
+def small(kind, depth):
+    """A transformer of few channels."""
+    base = {vit.VisionTransformer: vit.BASE, bert.Bert: bert.MINILM}[kind]
+    shape = dataclasses.replace(base, width=8, heads=2, depth=depth)
+    return Backbone(kind.__name__, None, *nnx.split(kind(shape, rngs=nnx.Rngs(0))))
+
+
+def test_stages_and_layers_come_in_the_order_in_which_they_run():
+    """Out of traces too (here without compiling), which sort the names of plain dictionaries."""
+    deep = small(vit.VisionTransformer, depth=12)
+    maps = jax.eval_shape(Backbone.maps, deep, jnp.zeros((1, 224, 224, 3)))
+    assert list(maps) == ["tokens", *(f"blocks.{place}" for place in range(12)), "last"]
+    layers = functools.partial(Backbone.maps, inner=True)
+    inner = jax.eval_shape(layers, small(bert.Bert, depth=1), jnp.asarray(texts(end=102)))
+    attention = [f"attention.{part}" for part in ("query", "key", "value", "out")]
+    block = [*attention, "attention", "norm1", "widen", "narrow", "norm2"]
+    assert list(inner) == [
+        *("words", "norm", "tokens", *(f"blocks.0.{layer}" for layer in block)),
+        *("blocks.0", "last"),
+    ]
+
+
 # Layouts.
 
 
@@ -241,6 +265,29 @@ def test_vit_as_torchvision_lays_it_out_now_and_then(shallow):
     loaded = [load("vit_b_16", given) for given in (arrays, now, then)]
     assert same_state(*loaded[:2])
     assert same_state(*loaded[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "joint", "width"),
+    [
+        ("vit_b_16", "encoder.layers.encoder_layer_1.self_attention", "in_proj_", 768),
+        ("dinov2_vits14", "blocks.1.attn", "qkv.", 384),
+        ("clip_vit_b_32", "transformer.resblocks.1.attn", "in_proj_", 512),
+    ],
+)
+def test_faults_of_joint_projections_have_the_files_names(shallow, name, module, joint, width):
+    one = {
+        "vit_b_16": lambda: {"encoder.ln.weight": np.ones(768)},
+        "dinov2_vits14": lambda: {"blocks.0.norm1.weight": np.ones(384)},
+        "clip_vit_b_32": lambda: {"visual.proj": np.ones((768, 512))},
+    }[name]()
+    for shape in ((3 * width, 5), (3 * width + 1, width), ()):
+        with pytest.raises(WeightsError) as caught:
+            load(name, {**one, f"{module}.{joint}weight": np.ones(shape)})
+        message = str(caught.value)
+        assert f"{module}.{joint}bias missing" in message
+        assert f"{module}.{joint}weight (its part {module}.query.weight) of shape" in message
+        assert "key.bias" not in message
 
 
 def test_every_parameter_is_accounted_for(shallow, tmp_path):
@@ -368,6 +415,17 @@ def test_a_network_without_tokens_drops_nothing():
 
     with pytest.raises(ShapjaxError, match="no tokens to leave out"):
         sj.parts(load("shapjax_tiny"), np.zeros((8, 8, 3)), background="drop")
+
+
+def test_a_shorter_text_in_a_batch_has_the_embedding_it_has_alone(shallow, monkeypatch):
+    """Its features do not tell where it ends, so there is no head for them."""
+    monkeypatch.setattr(clip, "TEXTS", dataclasses.replace(clip.TEXTS, width=16, heads=2))
+    text = Backbone("text", None, *nnx.split(clip.ClipText(rngs=nnx.Rngs(0))))
+    numbers = jnp.asarray(texts(clip.END))
+    together, alone = text.embed(numbers), text.embed(numbers[1:, :5])
+    np.testing.assert_allclose(together[1], alone[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ShapjaxError, match=r"do not tell where each text ends.*call embed"):
+        text.head(text.features(numbers))
 
 
 def test_only_clip_has_a_tower_for_texts():

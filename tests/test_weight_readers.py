@@ -7,7 +7,7 @@ import pickle
 import struct
 import tracemalloc
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -253,6 +253,46 @@ def test_settings_beside_a_state_dict_are_left_out(tmp_path):
         read_weights(write(tmp_path, "y.pth", alone))
 
 
+SCALAR = Call(
+    Name("numpy._core.multiarray", "scalar"),
+    (
+        Call(Name("numpy", "dtype"), ("f4", False, True)),
+        Call(Name("_codecs", "encode"), ("\0\0\x80?", "latin1")),
+    ),
+)
+SIDE_ENTRIES = {
+    "NumPy scalar": SCALAR,
+    "older NumPy's": Call(Name("numpy.core.multiarray", "scalar"), SCALAR.arguments),
+    "defaultdict": Call(Name("collections", "defaultdict"), (Name("__builtin__", "list"),)),
+    "torch.dtype": Name("torch", "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("entry", SIDE_ENTRIES.values(), ids=SIDE_ENTRIES)
+def test_side_entries_of_checkpoints_are_skipped(tmp_path, entry):
+    tree = {"best": {"of all": entry}, "model_state_dict": state_dict(ARRAYS), "last": entry}
+    assert_same(read_weights(write(tmp_path, "x.pth", zip_format(tree, blobs(ARRAYS)))), ARRAYS)
+    # They stand for nothing, so they are no weights either.
+    alone = zip_format({**state_dict(ARRAYS), "best": entry}, blobs(ARRAYS))
+    with pytest.raises(WeightsError, match=r"'best' is of type (NoneType|dict)"):
+        read_weights(write(tmp_path, "y.pth", alone))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_side_entries_that_torch_itself_saves(tmp_path, form):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    path = tmp_path / "x.pth"
+    tree = {
+        "teacher": {"w": torch.ones(2)},
+        "loss": np.float64(0.5),
+        "steps": defaultdict(list, {"a": [1, 2]}),
+        "precision": torch.float16,
+    }
+    torch.save(tree, path, _use_new_zipfile_serialization=form == "zip")
+    assert_same(read_weights(path), {"w": np.ones(2, np.float32)})
+
+
 def test_protocol_4_and_python_2_dictionaries(tmp_path):
     def short(text):
         return b"\x8c" + bytes([len(text)]) + text.encode()
@@ -268,7 +308,7 @@ def test_protocol_4_and_python_2_dictionaries(tmp_path):
     assert_same(read_weights(write(tmp_path, "x.pth", data)), {"x": ARRAYS["conv.bias"]})
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model", "teacher"])
 def test_checkpoints_are_unwrapped(tmp_path, wrapper):
     prefixed = {f"module.{name}": array for name, array in ARRAYS.items()}
     tree = {"epoch": 3, wrapper: state_dict(prefixed)}
@@ -422,6 +462,21 @@ HOSTILE = {
         "names 'torchvision.models.squeezenet.SqueezeNet'.*state_dict",
     ),
     "torch.load by name": (".pth", zip_format(Call(Name("torch", "load"), ())), "'torch.load'"),
+    "call of a type that is skipped": (
+        ".pth",
+        zip_format({"x": Call(Name("torch", "float32"), ()), "state_dict": {}}),
+        "well-formed",
+    ),
+    "call of a builtin that is skipped": (
+        ".pth",
+        zip_format({"x": Call(Name("__builtin__", "list"), ("HACKED",)), "state_dict": {}}),
+        "well-formed",
+    ),
+    "TorchScript": (
+        ".pt",
+        zip_bytes({"m/data.pkl": b"c__torch__\nM\n.", "m/constants.pkl": b"\x80\x02)."}),
+        r"program of TorchScript.*torch\.jit\.load\(path\)\.state_dict\(\)",
+    ),
     "call of a type": (".pth", zip_format(Call(Name("torch", "FloatStorage"), ())), "well-formed"),
     "memo of gigabytes": (
         ".pth",

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from shapjax.backbones import filling, folding, layers, network, readers, transformer
+from shapjax.backbones import readers
 from shapjax.backbones.download import fetch
 from shapjax.backbones.filling import fill_layout
 from shapjax.backbones.folding import fold
@@ -25,6 +25,9 @@ from shapjax.backbones.registry import Published
 from shapjax.backbones.tokeniser import VOCABULARY
 from shapjax.core.errors import ShapjaxError, WeightsError
 from shapjax.core.files import write_whole
+
+SOURCES = Path(__file__).parent
+"""Where the code lies that decides what the arrays are."""
 
 
 def cache_folder() -> Path:
@@ -61,8 +64,8 @@ def published_backbone(name: str, module: ModuleType, published: Published) -> B
     """The backbone with its publisher's weights.
 
     In the cache there are the publisher's files, as they came, and the arrays of the network, under
-    a name that changes when the code that converted them does. Processes that ask at once wait
-    for one another.
+    a name that changes when the code that converted them does; earlier ones then go. Processes
+    that ask at once wait for one another.
 
     Args:
         name: registry name.
@@ -73,7 +76,7 @@ def published_backbone(name: str, module: ModuleType, published: Published) -> B
         WeightsError: see ``fetch``; or the file does not fit the network.
     """
     folder = made_folder(name, WeightsError, ", or give weights=PATH")
-    converted = folder / f"{Path(published.file).stem}-{_code(module)}.safetensors"
+    converted = folder / f"{Path(published.file).stem}-{_code()}.safetensors"
     backbone = _read(name, module, converted)
     if backbone is None:
         with _alone(folder):
@@ -106,6 +109,11 @@ def _convert(name: str, module: ModuleType, published: Published, converted: Pat
         for path, leaf in nnx.to_flat_state(backbone.state)
     }
     write_whole(converted, safetensors.numpy.save(leaves, record))
+    for older in converted.parent.glob(f"{source.stem}-{'[0-9a-f]' * 8}.safetensors"):
+        if older != converted:
+            # Whoever is reading it keeps it, or (on Windows) it stays; who finds it gone converts.
+            with contextlib.suppress(OSError):
+                older.unlink()
     return backbone
 
 
@@ -131,10 +139,12 @@ def _read(name: str, module: ModuleType, converted: Path) -> Backbone | None:
         return None
 
 
-def _code(module: ModuleType) -> str:
-    """Eight digits that change with the code that lays out, reads, converts or folds weights."""
-    sources = (module, filling, folding, layers, network, readers, transformer)
-    text = b"".join(Path(str(source.__file__)).read_bytes() for source in sources)
+def _code() -> str:
+    """Eight digits that change with the code that lays out, reads, converts or folds weights.
+
+    That is any file beside this one: to convert once too often costs seconds.
+    """
+    text = b"".join(source.read_bytes() for source in sorted(SOURCES.glob("*.py")))
     return hashlib.sha256(text).hexdigest()[:8]
 
 

@@ -17,6 +17,7 @@ from shapjax.backbones.tokeniser import TextPreprocessing
 from shapjax.backbones.transformer import (
     Shape,
     Transformer,
+    fused_name,
     is_counter,
     layer_norm,
     renaming,
@@ -95,6 +96,17 @@ class ClipText(Transformer):
             return self.projection(features[:, -1])
         end = kept.shape[1] - 1 - jnp.argmax(kept[:, ::-1], axis=1)
         return self.projection(features[jnp.arange(len(features)), end])
+
+    def head(self, features: jax.Array) -> jax.Array:
+        """Refused: where a text ends, which the embedding is taken from, is not in the features.
+
+        Raises:
+            ShapjaxError: always.
+        """
+        raise ShapjaxError(
+            "got the features of texts, which do not tell where each text ends, expected the "
+            "numbers of their tokens; call embed with those."
+        )
 
 
 class Clip(VisionTransformer):
@@ -178,6 +190,7 @@ def layout(name: str, names: Collection[str]) -> Layout:
         PREPROCESSING,
         _name_by_authors if authors else _name_on_hub,
         arrange=_from_authors if authors else _from_hub,
+        arranged_from=fused_name("in_proj_") if authors else str,
     )
 
 

@@ -12,7 +12,7 @@ from flax import nnx
 
 from shapjax.backbones.filling import Layout
 from shapjax.backbones.record import IMAGENET
-from shapjax.backbones.transformer import Shape, renaming, split_fused
+from shapjax.backbones.transformer import Shape, fused_name, renaming, split_fused
 from shapjax.backbones.vit import VisionTransformer
 
 PREPROCESSING = dataclasses.replace(IMAGENET, resampling="bicubic")
@@ -125,6 +125,7 @@ def layout(name: str, names: Collection[str]) -> Layout:
         PREPROCESSING,
         _AUTHORS if authors else _TRANSFORMERS,
         arrange=_arrange,
+        arranged_from=fused_name("qkv.") if authors else str,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 
 from shapjax.backbones.folding import fold
+from shapjax.backbones.layers import BatchNorm
 from shapjax.backbones.record import Backbone
 from shapjax.core.errors import WeightsError
 
@@ -20,7 +21,7 @@ CHANNELS_FIRST: dict[int, tuple[int, ...]] = {4: (2, 3, 1, 0), 2: (1, 0)}
 A depthwise convolution (C1HW) becomes HW1C, which Flax reads with ``feature_group_count=C``.
 """
 
-_LISTED = 10
+_LISTED = 40
 
 _COUNTER = "num_batches_tracked"
 """How many batches torch's statistics were taken over; it plays no part in inference."""
@@ -53,6 +54,8 @@ class Layout(NamedTuple):
             beyond the network is an error.
         arrange: what is done to the arrays before they are looked up, such as taking joint
             projections apart.
+        arranged_from: the file's name for an array from the one that ``arrange`` gave it, which
+            messages name.
     """
 
     factory: Callable[[], nnx.Module]
@@ -61,6 +64,7 @@ class Layout(NamedTuple):
     axes: Mapping[int, tuple[int, ...]] = CHANNELS_FIRST
     ignored: tuple[str, ...] = ()
     arrange: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+    arranged_from: Callable[[str], str] = str
 
 
 def fill_layout(name: str, layout: Layout, arrays: Mapping[str, np.ndarray]) -> Backbone:
@@ -74,8 +78,14 @@ def fill_layout(name: str, layout: Layout, arrays: Mapping[str, np.ndarray]) -> 
     Raises:
         WeightsError: the arrays do not fit the network.
     """
-    arrays = layout.arrange(arrays)
-    graphdef, state = fill(layout.factory, arrays, layout.name_in_file, layout.axes, layout.ignored)
+    graphdef, state = fill(
+        layout.factory,
+        layout.arrange(arrays),
+        layout.name_in_file,
+        layout.axes,
+        layout.ignored,
+        layout.arranged_from,
+    )
     return Backbone(name, layout.preprocessing, graphdef, state)
 
 
@@ -85,6 +95,7 @@ def fill(
     name_in_file: Callable[[str], str] = str,
     axes: Mapping[int, tuple[int, ...]] | None = None,
     ignored: tuple[str, ...] = (),
+    arranged_from: Callable[[str], str] = str,
 ) -> tuple[Any, nnx.State]:
     """Structure and state of a network with the given weights, in evaluation mode.
 
@@ -99,13 +110,15 @@ def fill(
         axes: transpositions of variables called ``kernel``, by rank, from the file's axes to
             Flax's, such as ``CHANNELS_FIRST``; by default none.
         ignored: beginnings of names to leave out.
+        arranged_from: what messages call an array, from its name in ``arrays``.
 
     Returns:
         ``(graphdef, state)`` as ``nnx.split`` gives them, in the network's own dtypes.
 
     Raises:
         WeightsError: lists the names that are missing, unexpected, of another shape or not
-            finite, all in one message, the first ten and a count.
+            finite, all in one message, or the first forty and a count; likewise those of the
+            variances that give no finite factor.
     """
     # Networks stay in float32 where games are in float64.
     with jax.enable_x64(False):
@@ -120,7 +133,7 @@ def fill(
     arrays = {
         name: array
         for name, array in arrays.items()
-        if not name.startswith(ignored) and not name.endswith(_COUNTER)
+        if not name.startswith(ignored) and not _counts_batches(name, slots)
     }
     converted = {
         name: _convert(
@@ -132,21 +145,48 @@ def fill(
         for name, (path, variable) in slots.items()
         if name in arrays
     }
-    faults = [f"{name} missing" for name in slots if name not in arrays]
+    faults = [f"{arranged_from(name)} missing" for name in slots if name not in arrays]
     faults += [f"{name} unexpected" for name in arrays if name not in slots]
-    faults += [f"{name} {fault}" for name, fault in converted.items() if isinstance(fault, str)]
+    for name, fault in converted.items():
+        if isinstance(fault, str):
+            source = arranged_from(name)
+            part = "" if source == name else f" (its part {name})"
+            faults.append(f"{source}{part} {fault}")
+    _check(faults, "give weights of this architecture")
+    state = nnx.from_flat_state(
+        [(path, variable.replace(converted[name])) for name, (path, variable) in slots.items()]
+    )
+    network = nnx.merge(graphdef, state)
+    unusable = [
+        f"{name_in_file('.'.join(map(str, (*path, 'var'))))} gives no finite factor"
+        for path, norm in nnx.iter_modules(network)
+        if isinstance(norm, BatchNorm) and not _is_finite(norm)
+    ]
+    _check(unusable, "give statistics of a network that was trained")
+    graphdef, state = nnx.split(fold(network))
+    return graphdef, jax.tree.map(jnp.asarray, state)
+
+
+def _check(faults: list[str], remedy: str) -> None:
+    # Some faults share a name, and files in some formats have no order of their own.
+    faults = sorted(set(faults))
     if faults:
         shown = ", ".join(faults[:_LISTED])
         more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
         raise WeightsError(
-            f"{len(faults)} of the arrays do not fit the network ({shown}{more}); give weights "
-            "of this architecture."
+            f"{len(faults)} of the arrays do not fit the network ({shown}{more}); {remedy}."
         )
-    state = nnx.from_flat_state(
-        [(path, variable.replace(converted[name])) for name, (path, variable) in slots.items()]
-    )
-    graphdef, state = nnx.split(fold(nnx.merge(graphdef, state)))
-    return graphdef, jax.tree.map(jnp.asarray, state)
+
+
+def _counts_batches(name: str, slots: Collection[str]) -> bool:
+    """Whether this is torch's counter beside the statistics of a normalisation of the network."""
+    return name.endswith(_COUNTER) and f"{name.removesuffix(_COUNTER)}running_var" in slots
+
+
+def _is_finite(norm: BatchNorm) -> bool:
+    with np.errstate(all="ignore"):
+        gain = norm.gain()
+        return bool(np.isfinite(gain).all() and np.isfinite(norm.mean[...] * gain).all())
 
 
 def _convert(

@@ -38,7 +38,8 @@ def load(name: str, weights: Weights | None = None) -> Backbone:
         weights: path of an ``.npz``, ``.safetensors``, ``.pth`` or ``.pt`` file; or a dictionary
             of NumPy, JAX or torch arrays (a state dict); or a folder as the Hugging Face hub has
             them, which for texts also holds the vocabulary; or which of the published weights,
-            such as ``"imagenet1k_v1"`` or ``"200_epochs"``; by default the first of them.
+            such as ``"imagenet1k_v1"`` or ``"200_epochs"``, in either case; by default the first
+            of them.
 
     Raises:
         ShapjaxError: there is no backbone of that name.
@@ -56,10 +57,10 @@ def load(name: str, weights: Weights | None = None) -> Backbone:
         weights = getattr(module, "EMBEDDED", None)
         if weights is None and not row.published:
             raise WeightsError(f"{name} comes without weights; give {row.wanted}.")
-    if weights is None or (isinstance(weights, str) and weights in row.published):
+    if weights is None or (isinstance(weights, str) and weights.lower() in row.published):
         from shapjax.backbones.cache import published_backbone
 
-        published = row.published[weights or next(iter(row.published))]
+        published = row.published[(weights or next(iter(row.published))).lower()]
         try:
             return published_backbone(name, module, published)
         except WeightsError as error:
@@ -71,6 +72,11 @@ def load(name: str, weights: Weights | None = None) -> Backbone:
     from shapjax.backbones.readers import read_weights
 
     weights = _in_folder(weights)
+    if row.published and isinstance(weights, str) and _meant_as_name(weights):
+        raise WeightsError(
+            f"got weights {weights[:200]!r}, expected one of {', '.join(row.published)} or the "
+            "path of a weight file; give one of them."
+        )
     arrays = read_weights(weights)
     backbone = fill_layout(name, module.layout(name, arrays), arrays)
     if isinstance(weights, Mapping):
@@ -93,6 +99,11 @@ def _in_folder(weights: Weights) -> Weights:
             )
         return found
     return weights
+
+
+def _meant_as_name(weights: str) -> bool:
+    """Whether this is no path: it has no suffix, and nothing is there."""
+    return not Path(weights).suffix and not os.path.exists(weights)
 
 
 def _published_file(row: Row, weights: str | os.PathLike[str]) -> Published | None:

@@ -52,6 +52,10 @@ class Network(nnx.Module):
         """The stages in order; the output of the last one is the features."""
         raise NotImplementedError
 
+    def stages_for(self, x: jax.Array) -> Sequence[Stage]:
+        """The stages as they are for this input, where they depend on it."""
+        return self.stages()
+
     def head(self, features: jax.Array) -> jax.Array:
         """What the publisher's network gives in the end, from ``features``."""
         raise NotImplementedError
@@ -68,10 +72,11 @@ class Network(nnx.Module):
 
         return on_cpu_by_shares(run, self.at_once, x)
 
-    def maps(self, x: jax.Array) -> dict[str, jax.Array]:
+    def maps(self, x: jax.Array) -> OrderedDict[str, jax.Array]:
         """The output of every stage by its name, in order; the last one is ``features``."""
+        # Of a plain dictionary ``jax.jit`` sorts the names.
         outputs: OrderedDict[str, jax.Array] = OrderedDict()
-        for name, stage in self.stages():
+        for name, stage in self.stages_for(x):
             outputs[name] = x = stage(x)
         return outputs
 

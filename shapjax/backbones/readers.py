@@ -19,7 +19,7 @@ from shapjax.core.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_WRAPPERS = ("state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 _MAX_WRAPPERS = 4
 _PARALLEL_PREFIX = "module."
 
@@ -44,8 +44,9 @@ _NPY_HEADERS = {
 def read_weights(weights: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Arrays by name, from a file or from a dictionary already in memory.
 
-    A state dict inside a checkpoint (under ``"state_dict"`` or ``"model"``) is taken out, and
-    the ``"module."`` that torch's data parallelism puts before every name is taken off.
+    A state dict inside a checkpoint (under ``"state_dict"``, ``"model_state_dict"``, ``"model"``
+    or ``"teacher"``) is taken out, and the ``"module."`` that torch's data parallelism puts before
+    every name is taken off.
 
     Args:
         weights: path of an ``.npz``, ``.safetensors``, ``.pth`` or ``.pt`` file, or a mapping to

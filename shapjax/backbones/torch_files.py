@@ -40,6 +40,9 @@ _STORAGES = {
     "BoolStorage": np.bool_,
 }
 
+_TYPES = ("float64", "float32", "float16", "bfloat16")
+_TYPES += ("int64", "int32", "int16", "int8", "uint8", "bool")
+
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
@@ -125,6 +128,11 @@ def read_torch(path: Path) -> Any:
 
 
 def _read_zip(entries: Mapping[str, bytes]) -> Any:
+    if any(name.endswith("/constants.pkl") for name in entries):
+        raise WeightsError(
+            "it is a program of TorchScript, expected a state dict; save "
+            "torch.jit.load(path).state_dict()."
+        )
     roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise WeightsError(
@@ -226,6 +234,11 @@ def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
     return result
 
 
+def _defaultdict(*_: Any) -> dict[Any, Any]:
+    """``collections.defaultdict`` as a dictionary, which its items follow."""
+    return {}
+
+
 def _nothing(*_: Any) -> None:
     """Stands for an object that is no weight."""
 
@@ -235,8 +248,17 @@ _NAMES: dict[str, Any] = {
     "torch._utils _rebuild_tensor": _rebuild_tensor,
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_parameter": _rebuild_parameter,
-    # What training scripts save beside a state dict: their settings, which are left out.
+    # What training scripts save beside a state dict: their settings, which are left out. None of
+    # these becomes what it names: calls give None, and what stands for None cannot be called.
     "argparse Namespace": _nothing,
     "torch device": _nothing,
+    **{f"torch {name}": None for name in _TYPES},
+    "collections defaultdict": _defaultdict,
+    **{f"__builtin__ {name}": None for name in ("dict", "float", "int", "list")},
+    # A NumPy scalar: its type, its bytes as text, and what puts them together.
+    "numpy dtype": _nothing,
+    "_codecs encode": _nothing,
+    "numpy.core.multiarray scalar": _nothing,
+    "numpy._core.multiarray scalar": _nothing,
     **{f"torch {name}": np.dtype(dtype) for name, dtype in _STORAGES.items()},
 }

@@ -197,16 +197,13 @@ class Transformer(Network):
             ("last", self.last),
         ]
 
+    def stages_for(self, x: jax.Array) -> list[Stage]:
+        """The stages for these tokens: who attends to whom depends on which are kept."""
+        return self.stages(self.kept(x))
+
     def features(self, x: jax.Array) -> jax.Array:
         """The last tokens, float32 [B, T, C]."""
         return self.encode(self.tokens(x), self.kept(x))
-
-    def maps(self, x: jax.Array) -> dict[str, jax.Array]:
-        """The output of every stage by its name, in order; the last one is ``features``."""
-        outputs, kept = {}, self.kept(x)
-        for name, stage in self.stages(kept):
-            outputs[name] = x = stage(x)
-        return outputs
 
     def embed(self, x: jax.Array) -> jax.Array:
         """One vector for each input, float32 [B, D]."""
@@ -220,6 +217,9 @@ class Transformer(Network):
 def layer_norm(shape: Shape, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """A layer normalisation over channels whose variance is not a difference of large numbers."""
     return nnx.LayerNorm(shape.width, epsilon=shape.epsilon, use_fast_variance=False, rngs=rngs)
+
+
+_FUSED = ("query", "key", "value")
 
 
 def split_fused(arrays: Mapping[str, np.ndarray], fused: str) -> dict[str, np.ndarray]:
@@ -237,12 +237,25 @@ def split_fused(arrays: Mapping[str, np.ndarray], fused: str) -> dict[str, np.nd
     for name, array in arrays.items():
         kind = "weight" if name.endswith("weight") else "bias"
         stem = name.removesuffix(f"{fused}{kind}")
-        if stem == name or array.ndim == 0 or len(array) % 3:
+        if stem == name:
             split[name] = array
             continue
-        for part, rows in zip(("query", "key", "value"), np.split(array, 3), strict=True):
+        # Rows that are no multiple of three make parts of a wrong shape, which is then told.
+        thirds = np.array_split(np.atleast_1d(array), 3)
+        for part, rows in zip(_FUSED, thirds, strict=True):
             split[f"{stem}{part}.{kind}"] = rows
     return split
+
+
+def fused_name(fused: str) -> Callable[[str], str]:
+    """The name of the joint projection that ``split_fused`` took a part from, by the part's."""
+
+    def arranged_from(name: str) -> str:
+        module, _, kind = name.rpartition(".")
+        stem, _, part = module.rpartition(".")
+        return f"{stem}.{fused}{kind}" if part in _FUSED else name
+
+    return arranged_from
 
 
 def renaming(

@@ -11,7 +11,14 @@ from flax import nnx
 
 from shapjax.backbones.filling import Layout
 from shapjax.backbones.record import IMAGENET
-from shapjax.backbones.transformer import Shape, Transformer, layer_norm, renaming, split_fused
+from shapjax.backbones.transformer import (
+    Shape,
+    Transformer,
+    fused_name,
+    layer_norm,
+    renaming,
+    split_fused,
+)
 from shapjax.core.errors import ShapjaxError
 
 BASE = Shape(width=768, depth=12, heads=12, epsilon=1e-6)
@@ -116,8 +123,13 @@ _PARTS = renaming(
 
 def layout(name: str, names: Collection[str]) -> Layout:
     """How torchvision's state dict becomes ViT-B/16, with the old or the new names of its MLPs."""
+    is_split = any(".query." in key for key in names)
     return Layout(
-        lambda: VisionTransformer(BASE, rngs=nnx.Rngs(0)), IMAGENET, _name_in_file, arrange=_arrange
+        lambda: VisionTransformer(BASE, rngs=nnx.Rngs(0)),
+        IMAGENET,
+        _name_in_file,
+        arrange=_arrange,
+        arranged_from=str if is_split else fused_name("in_proj_"),
     )
 
 
