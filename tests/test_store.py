@@ -104,6 +104,26 @@ def test_a_finished_shard_is_also_there_by_column(tmp_path):
         assert one["error"] == other.get("error")
 
 
+@pytest.mark.parametrize("kept", [None, 0, 1, 1.5])
+def test_rows_that_only_the_columns_have_are_lines_again(tmp_path, kept):
+    """The lines are lost, or a process was killed while it wrote them again."""
+    with Store.open(tmp_path, PLAN) as store:
+        for pair in "abc":
+            store.append(row(pair))
+        path = store.finish().with_suffix(".jsonl")
+    whole = path.read_bytes()
+    path.unlink()
+    if kept is not None:
+        path.write_bytes(whole[: int(kept * whole.index(b"\n") + (kept == 1))])
+    with Store.open(tmp_path, PLAN) as store:
+        assert path.read_bytes() == whole
+        assert {pair for pair, *_ in store.done()} == set("abc")
+        store.append(row("d"))
+        store.finish()
+    path.unlink()
+    assert [r["pair"] for r in read(tmp_path)] == ["a", "b", "c", "d"]
+
+
 def test_columns_and_back():
     rows = [{"a": 1, "b": "x", "c": 0.5, "d": True}, {"a": 2, "b": None, "c": None, "d": False}]
     assert rows_of(columns(rows)) == rows

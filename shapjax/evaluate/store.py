@@ -3,12 +3,14 @@
 A folder holds ``manifest.json``, the plan of the run, and for each shard a file of one JSON line
 for each row, which is on the disk before the next row begins. A process that is killed while it
 writes leaves a torn last line, which is dropped when the file is opened again. Of a finished
-shard the same rows are also written by column, ``rows-00000-of-00001.npz``.
+shard the same rows are also written by column, ``rows-00000-of-00001.npz``, from which lines that
+were lost are written again when the shard is opened.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -87,6 +89,7 @@ class Store:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             _lock(file, path)
             size = _mend(file)
+            size += _restore(file, path, size)
         except OSError as error:
             raise _unwritable(path, error) from None
         # The other shards of as many are of other pairs, and no business of this one.
@@ -108,15 +111,10 @@ class Store:
         Raises:
             ShapjaxError: it cannot be written; the rows before it are kept whole.
         """
-        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        line = _line(row)
         try:
-            written = os.pwrite(self._file, line, self._size)
-            if written < len(line):
-                raise OSError(28, "no space left on device")
-            os.fsync(self._file)
+            _write(self._file, line, self._size)
         except OSError as error:
-            with contextlib.suppress(OSError):  # a torn last line is cut off when it is next opened
-                os.ftruncate(self._file, self._size)
             raise _unwritable(self._path, error) from None
         self._size += len(line)
         self._done.add(key_of(row))
@@ -257,6 +255,35 @@ def _mend(file: int) -> int:
         os.ftruncate(file, whole)
         os.fsync(file)
     return whole
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row, allow_nan=False).encode() + b"\n"
+
+
+def _write(file: int, lines: bytes, size: int) -> None:
+    """Put lines at the end of a file of that size, onto the disk, or leave it as it was."""
+    try:
+        if os.pwrite(file, lines, size) < len(lines):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file)
+    except OSError:
+        with contextlib.suppress(OSError):  # a torn last line is cut off when it is next opened
+            os.ftruncate(file, size)
+        raise
+
+
+def _restore(file: int, path: Path, size: int) -> int:
+    """Write lines for rows that the shard's columns have alone; how many bytes these are."""
+    by_column = path.with_suffix(".npz")
+    if not by_column.exists():
+        return 0
+    there = {key_of(row) for row in _rows_of(path)}
+    lost = [row for row in rows_of(load_npz(by_column)) if key_of(row) not in there]
+    lines = b"".join(map(_line, lost))
+    if lines:
+        _write(file, lines, size)
+    return len(lines)
 
 
 def _lock(file: int, path: Path) -> None:
