@@ -71,6 +71,20 @@ def test_two_processes_do_not_write_one_shard(tmp_path):
     Store.open(tmp_path, PLAN).close()
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_written_with_a_warning(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match=r"cannot be locked \(.*\), so see to it") as told:
+        store = Store.open(tmp_path, PLAN)
+    assert len(told) == 1
+    with store:
+        store.append(row("a"))
+    assert len(read(tmp_path)) == 1
+
+
 def test_shards_are_merged_and_their_number_may_change(tmp_path):
     for shard, pair in enumerate("ab"):
         with Store.open(tmp_path, PLAN, shard=shard, shards=2) as store:

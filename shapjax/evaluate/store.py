@@ -14,6 +14,7 @@ import errno
 import json
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -294,10 +295,16 @@ def _lock(file: int, path: Path) -> None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise ShapjaxError(
             f"{path} is being written by another process; wait for it, or choose another folder."
         ) from None
+    except OSError as error:  # some network file systems have no locks
+        warnings.warn(
+            f"{path} cannot be locked ({error.strerror or error}), so see to it yourself that no "
+            "other process writes this shard.",
+            stacklevel=3,
+        )
 
 
 def _require_same(old: dict[str, Any], new: dict[str, Any], place: Path) -> None:
