@@ -22,7 +22,8 @@ from shapjax.evaluate.cluster import (
     wait_for_pairs,
     wait_for_rows,
 )
-from shapjax.evaluate.store import Store, key_of, read
+from shapjax.evaluate.rows import key_of
+from shapjax.evaluate.store import Store, read
 
 SCRIPT = Path(cluster_process.__file__)
 
@@ -136,6 +137,7 @@ def test_without_a_cluster_there_is_one_process():
         ((None, 0, 0), "processes"),
         (("nowhere", 2, 0), "HOST:PORT"),
         (("host:99999", 2, 0), "HOST:PORT"),
+        (("host:²", 2, 0), "HOST:PORT"),
     ],
 )
 def test_places_that_do_not_fit_are_refused(arguments, message):
@@ -218,7 +220,7 @@ def test_a_disk_that_is_really_full_loses_no_row_and_goes_on_later(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     written = 0
     with Store.open(tmp_path, {}) as store:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (250, limits[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
         refused = ""
         try:
             for row in rows:

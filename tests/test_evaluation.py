@@ -24,8 +24,9 @@ import shapjax as sj
 from shapjax.cli import main
 from shapjax.evaluate.datasets import open_dataset
 from shapjax.evaluate.mining import mine_pairs
+from shapjax.evaluate.rows import key_of
 from shapjax.evaluate.run import Judge, Settings, _reader, run, upsampled
-from shapjax.evaluate.store import key_of, read
+from shapjax.evaluate.store import read
 from shapjax.evaluate.tables import summarise
 from shapjax.games.backgrounds import background
 
@@ -461,6 +462,8 @@ def test_the_command_writes_tables_and_goes_on(root, tmp_path, capsys):
     [
         (["--methods", "shap"], "method is 'shap', expected one of"),
         (["--pairs", "0"], "pairs is 0"),
+        (["--pairs", "²"], "cannot be read as a table of pairs"),
+        (["--pairs", "9" * 5000], "cannot be read as a table of pairs"),
         (["--pairs", "nowhere.csv"], "cannot be read as a table of pairs"),
         (["--weights", "a", "b"], "1 backbones and 2 weights"),
         (["--paired-by", "vgg11"], "paired-by is 'vgg11'"),

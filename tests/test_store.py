@@ -7,18 +7,25 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import shapjax as sj
-from shapjax.evaluate.store import MANIFEST, Store, columns, read, read_plan, rows_of
+from shapjax.evaluate.rows import columns, key_of, rows_of_columns
+from shapjax.evaluate.store import MANIFEST, Store, read, read_plan
 
 PLAN = {"dataset": "voc", "seed": 0, "methods": [["sam", 1, None]]}
 
 
 def row(pair, value=0.5, **more):
-    return {"pair": pair, "backbone": "net", "method": "sam", "order": 1, "x": value, **more}
+    known = {"pair": pair, "backbone": "net", "method": "sam", "order": 1, "error": None}
+    return {**known, "x": value, **more}
 
 
 def test_rows_come_back_and_are_known(tmp_path):
@@ -139,17 +146,156 @@ def test_rows_that_only_the_columns_have_are_lines_again(tmp_path, kept):
 
 
 def test_columns_and_back():
-    rows = [{"a": 1, "b": "x", "c": 0.5, "d": True}, {"a": 2, "b": None, "c": None, "d": False}]
-    assert rows_of(columns(rows)) == rows
+    rows = [row("a", count=1, warm=True), row("b", None, error="NaN", count=2, warm=False)]
+    assert rows_of_columns(columns(rows)) == (rows, [])
+    assert rows_of_columns(columns([])) == ([], [])
 
 
-def test_a_damaged_line_in_the_middle_is_named(tmp_path):
+GOOD = json.dumps(row("a")).encode()
+
+NO_ROWS = {
+    "not JSON": b"{not json}",
+    "no text": b"\xff\xfe\x00",
+    "a list as pair": GOOD.replace(b'"a"', b'["a"]'),
+    "a number as pair": GOOD.replace(b'"a"', b"7"),
+    "a text as order": GOOD.replace(b"1", b'"1"'),
+    "a truth value as order": GOOD.replace(b"1", b"true"),
+    "a text as metric": GOOD.replace(b"0.5", b'"much"'),
+    "a list as metric": GOOD.replace(b"0.5", b"[0.5]"),
+    "a number as error": GOOD.replace(b"null", b"0"),
+    "no error": json.dumps({k: v for k, v in row("a").items() if k != "error"}).encode(),
+    "overflow": GOOD.replace(b"0.5", b"1e999"),
+    "a number no column holds": GOOD.replace(b"0.5", b"9" * 400),
+    "a number Python does not read": GOOD.replace(b"0.5", b"9" * 5000),
+    "NaN": GOOD.replace(b"0.5", b"NaN"),
+    "half a surrogate pair": GOOD.replace(b'"a"', b'"\\ud800"'),
+    "deep nesting": b"[" * 200_000,
+    "a deep row": GOOD.replace(b"0.5", b"[" * 5000 + b"]" * 5000),
+}
+
+
+@pytest.mark.parametrize("what", NO_ROWS)
+def test_a_damaged_line_in_the_middle_is_told_and_computed_again(tmp_path, what):
+    path = tmp_path / "rows-00000-of-00001.jsonl"
+    with Store.open(tmp_path, PLAN) as store:
+        store.append(row("b"))
+        path.write_bytes(NO_ROWS[what] + b"\n" + path.read_bytes())
+    with pytest.warns(UserWarning, match=r"has damaged lines \(1\), which do not count"):
+        assert read(tmp_path) == [row("b")]
+    with pytest.warns(UserWarning, match="damaged"):
+        store = Store.open(tmp_path, PLAN)
+    with warnings.catch_warnings(action="ignore"), store:
+        assert store.done() == {key_of(row("b"))}
+        store.append(row("a"))
+        assert store.rows() == [row("b"), row("a")]
+        store.finish()
+    path.unlink()
+    assert read(tmp_path) == [row("a"), row("b")]
+
+
+def without(name):
+    return lambda table: {key: column for key, column in table.items() if key != name}
+
+
+NO_TABLES = {
+    "no method": without("method"),
+    "no error": without("error"),
+    "unequal lengths": lambda table: {**table, "x": np.zeros(5)},
+    "0-d": lambda table: {**table, "x": np.float64(1)},
+    "2-d": lambda table: {**table, "x": np.zeros((2, 3))},
+    "infinity": lambda table: {**table, "x": np.full(2, np.inf)},
+    "complex": lambda table: {**table, "x": np.zeros(2, complex)},
+    "numbers as pairs": lambda table: {**table, "pair": np.arange(2)},
+    "fractions as orders": lambda table: {**table, "order": np.ones(2)},
+    "no characters": lambda table: {**table, "pair": np.full(4, 2**31, np.uint32).view("U2")},
+}
+
+
+@pytest.mark.parametrize("what", NO_TABLES)
+def test_damaged_columns_are_told_and_computed_again(tmp_path, what):
     with Store.open(tmp_path, PLAN) as store:
         store.append(row("a"))
-    path = tmp_path / "rows-00000-of-00001.jsonl"
-    path.write_bytes(b"{not json}\n" + path.read_bytes())
-    with pytest.raises(sj.ShapjaxError, match=r"line 1 of .* is damaged"):
-        read(tmp_path)
+        store.append(row("b"))
+        path = store.finish()
+    with np.load(path) as table:
+        np.savez(path, **NO_TABLES[what](dict(table)))
+    path.with_suffix(".jsonl").unlink()
+    with pytest.warns(UserWarning, match="damaged lines"):
+        assert read(tmp_path) == []
+    with pytest.warns(UserWarning, match="damaged"):
+        store = Store.open(tmp_path, PLAN)
+    with warnings.catch_warnings(action="ignore"), store:
+        assert store.done() == set()
+        store.append(row("a"))
+        store.finish()
+    assert read(tmp_path) == [row("a")]
+
+
+def test_what_is_no_row_is_not_written(tmp_path):
+    with Store.open(tmp_path, PLAN) as store:
+        for bad in (row(1), row("a", np.nan), row("a", "much"), {"pair": "a"}):
+            with pytest.raises(sj.ShapjaxError, match="is no row, expected"):
+                store.append(bad)
+        assert store.rows() == []
+
+
+MANIFESTS = (b"[]", b"3", b"null", b"", b"\xff", b"[" * 200_000, b'{"a":' * 200_000)
+
+
+@pytest.mark.parametrize("content", MANIFESTS, ids=lambda content: repr(content[:5]))
+def test_a_damaged_manifest_is_refused(tmp_path, content):
+    (tmp_path / MANIFEST).write_bytes(content)
+    for use in (read_plan, lambda folder: Store.open(folder, PLAN)):
+        with pytest.raises(sj.ShapjaxError, match="cannot be read as the plan") as no:
+            use(tmp_path)
+        assert len(str(no.value).splitlines()) == 1
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+JSON = st.recursive(
+    SCALARS, lambda some: st.lists(some, max_size=3) | st.dictionaries(st.text(), some, max_size=3)
+)
+ROWS = st.fixed_dictionaries(
+    {}, optional={name: JSON | st.just(value) for name, value in row("a").items()}
+)
+LINES = st.lists(
+    st.one_of(
+        st.binary(max_size=9), (JSON | ROWS).map(lambda value: json.dumps(value).encode()),
+        st.just(GOOD),
+    ), max_size=4,
+).map(b"\n".join)  # fmt: skip
+PLANS = st.one_of(
+    st.binary(max_size=9),
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(st.sampled_from([*PLAN, "more"]), JSON).map(
+        lambda some: json.dumps({**PLAN, **some}).encode()
+    ),
+)
+
+
+@pytest.mark.filterwarnings("ignore:.*damaged lines")
+@settings(max_examples=150, deadline=None)
+@given(lines=LINES, columns=LINES, plan=PLANS | st.just(json.dumps(PLAN).encode()))
+def test_whatever_stands_in_the_files_gives_rows_or_one_sentence(lines, columns, plan):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / MANIFEST).write_bytes(plan)
+        (folder / "rows-00000-of-00002.jsonl").write_bytes(lines)
+        (folder / "rows-00001-of-00002.npz").write_bytes(columns)
+        for found in read(folder):
+            assert {type(value) for value in key_of(found)} == {str, int}
+            assert found["error"] is None or isinstance(found["error"], str)
+            assert all(v is None or np.isfinite(v) for v in [found.get("x"), found["order"]])
+        try:
+            store = Store.open(folder, PLAN, shards=2)
+        except sj.ShapjaxError:
+            return
+        with store:
+            before = store.done().copy()
+            if key_of(row("new")) not in before:
+                store.append(row("new"))
+            store.finish()
+        assert {key_of(found) for found in read(folder)} == before | {key_of(row("new"))}
 
 
 def test_a_full_disk_ends_in_one_sentence_and_loses_no_row(tmp_path):
@@ -211,7 +357,7 @@ def test_a_killed_process_loses_nothing(tmp_path):
         f"store = Store.open({str(tmp_path)!r}, {PLAN!r})\n"
         "for number in range(10**6):\n"
         "    row = {'pair': f'{number:07}', 'backbone': 'n', 'method': 'm', 'order': 1}\n"
-        "    store.append(row)\n"
+        "    store.append({**row, 'error': None})\n"
         "    print(number, flush=True)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -227,7 +228,7 @@ def _pairs(
     from shapjax.evaluate.mining import PAIRS, mine_pairs, read_pairs
 
     asked = options.pairs
-    if asked != "all" and not asked.isdigit():
+    if asked != "all" and not re.fullmatch("[0-9]{1,18}", asked):
         return read_pairs(Path(asked), dataset, broken=options.broken)
     if place.process != 0:
         there = Path(options.out) / PAIRS

@@ -30,7 +30,8 @@ from shapjax.core.stream import stream
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
 from shapjax.evaluate.mining import PAIRS, Pair, digest_of_pairs, write_pairs
-from shapjax.evaluate.store import Key, Row, Store, read
+from shapjax.evaluate.rows import Key, Row
+from shapjax.evaluate.store import Store, read
 from shapjax.explainers.batch import TOGETHER, Failure, explain_stream, pair_key
 from shapjax.explainers.explain import METHODS, explain
 from shapjax.explainers.explanation import Explanation, Side
