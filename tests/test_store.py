@@ -69,6 +69,33 @@ def test_another_plan_is_refused(tmp_path):
         Store.open(tmp_path, PLAN)
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_plans_at_once_the_first_holds(tmp_path, monkeypatch, links):
+    """Another process writes its manifest when this one has seen that there is none."""
+    exists, other = Path.exists, {**PLAN, "seed": 1}
+
+    def link(*_):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    def between(path):
+        found = exists(path)
+        if path.name == MANIFEST and not found:
+            monkeypatch.setattr(Path, "exists", exists)
+            Store.open(tmp_path, other, shard=1, shards=2).close()
+        return found
+
+    if not links:
+        monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr(Path, "exists", between)
+    with pytest.raises(sj.ShapjaxError, match="a run with seed 1, but now it is 0"):
+        Store.open(tmp_path, PLAN, shards=2)
+    assert read_plan(tmp_path) == other
+    assert {path.name for path in tmp_path.iterdir()} == {
+        MANIFEST,
+        "rows-00001-of-00002.jsonl",
+    }
+
+
 def test_two_processes_do_not_write_one_shard(tmp_path):
     with (
         Store.open(tmp_path, PLAN),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from shapjax.core.errors import ShapjaxError
 
@@ -16,12 +19,35 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         ShapjaxError: the place cannot be written.
     """
-    target = Path(path)
+    _write_beside(Path(path), content, os.replace)
+
+
+def write_first(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write whole, unless the file is there: of several processes one is the first.
+
+    Raises:
+        ShapjaxError: the place cannot be written.
+    """
+
+    def put(beside: Path, target: Path) -> None:
+        try:
+            os.link(beside, target)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links: a reader may see half of it
+            with contextlib.suppress(FileExistsError), target.open("xb") as file:
+                file.write(content)
+
+    _write_beside(Path(path), content, put)
+
+
+def _write_beside(target: Path, content: bytes, put: Callable[[Path, Path], Any]) -> None:
+    """Write a file beside the target, and ``put`` it there."""
     beside = target.with_name(f".shapjax-{os.getpid()}-{id(content):x}.part")
     try:
         try:
             beside.write_bytes(content)
-            os.replace(beside, target)
+            put(beside, target)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import MemoryRefused, ShapjaxError
-from shapjax.core.files import printable, write_whole
+from shapjax.core.files import printable, write_first
 from shapjax.core.interactions import load_npz, save_npz
 from shapjax.evaluate.rows import (
     Key,
@@ -75,15 +75,15 @@ class Store:
             raise _unwritable(place, error) from None
         # Looked for in this order, since another process writes its rows after the manifest.
         orphans = bool(_files(place))
-        if manifest.exists():
-            _require_same(read_plan(place), plan, place)
-        elif orphans:
-            raise ShapjaxError(
-                f"{place} has rows but no {MANIFEST}, so nobody knows of what; choose another "
-                "folder."
-            )
-        else:
-            write_whole(manifest, json.dumps(plan, indent=2).encode() + b"\n")
+        if not manifest.exists():
+            if orphans:
+                raise ShapjaxError(
+                    f"{place} has rows but no {MANIFEST}, so nobody knows of what; choose another "
+                    "folder."
+                )
+            write_first(manifest, json.dumps(plan, indent=2).encode() + b"\n")
+        # Also after writing it: another process may have been the first.
+        _require_same(read_plan(place), plan, place)
         path = place / f"rows-{shard:05}-of-{shards:05}.jsonl"
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
