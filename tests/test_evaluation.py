@@ -383,12 +383,59 @@ def test_a_picture_that_breaks_meanwhile_is_a_failed_row(dataset, pairs, model, 
     path = root / "JPEGImages" / f"{pairs[0].validation}.jpg"
     whole = path.read_bytes()
     path.write_bytes(b"broken")
+    asked = dataset, pairs, {"shapjax_tiny": model}, Settings(("sam",), (1,)), tmp_path
     try:
-        found = run(dataset, pairs, {"shapjax_tiny": model}, Settings(("sam",), (1,)), tmp_path)
+        found = run(*asked)
     finally:
         path.write_bytes(whole)
     assert ["is not a picture" in (row["error"] or "") for row in found].count(True) == 1
     assert len(found) == len(pairs)
+    # It stays so when the file is mended, until it is asked for again: it and no other.
+    told = []
+    assert run(*asked) == found
+    again = run(*asked, again_failed=True, progress=lambda *numbers: told.append(numbers))
+    assert told == [("feature maps", done, len(pairs)) for done in (len(pairs) - 1, len(pairs))]
+    assert {row["error"] for row in again} == {None}
+
+
+def out_of_memory(*_, **__):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte.")
+
+
+def refused(*_, **__):
+    raise sj.MemoryRefused("the pair needs 1 TiB; lower the budget.")
+
+
+@pytest.mark.parametrize("fail", [out_of_memory, refused])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("explain", "ig"), ("explain_stream", "sam"), ("Judge", "sam")],
+)
+def test_a_pair_that_no_memory_holds_is_a_failed_row(
+    dataset, pairs, tmp_path, monkeypatch, fail, name, method
+):
+    whole, calls = getattr(sj.evaluate.run, name), count()
+
+    def first_fails(*given, **named):
+        return (fail if next(calls) == 0 else whole)(*given, **named)
+
+    monkeypatch.setattr(f"shapjax.evaluate.run.{name}", first_fails)
+    settings = Settings((method,), (1,))
+    found = run(dataset, pairs, {"toy": toy()}, settings, tmp_path)
+    failed = {row["pair"]: row["error"] for row in found if row["error"] is not None}
+    # Pairs of one chunk are in memory together.
+    assert set(failed) == {pair.id for pair in pairs[: 2 if name == "explain_stream" else 1]}
+    assert all(re.search("memory ran out; lower|needs 1 TiB", why) for why in failed.values())
+
+
+def test_other_errors_of_a_device_end_the_run(dataset, pairs, tmp_path, monkeypatch):
+    def lost(*_, **__):
+        raise jax.errors.JaxRuntimeError("INTERNAL: device lost")
+
+    monkeypatch.setattr("shapjax.evaluate.run.explain_stream", lost)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="device lost"):
+        run(dataset, pairs, {"toy": toy()}, Settings(("sam",), (1,)), tmp_path)
+    assert read(tmp_path) == []
 
 
 def test_a_class_that_a_neighbour_hardly_shows(dataset, pairs, model, tmp_path):

@@ -152,6 +152,29 @@ def test_a_finished_shard_is_also_there_by_column(tmp_path):
         assert one["error"] == other.get("error")
 
 
+def test_a_failed_row_gives_way_to_a_later_one(tmp_path):
+    with Store.open(tmp_path, PLAN) as store:
+        store.append(row("a", None, error="no file"))
+        store.append(row("b"))
+    with Store.open(tmp_path, PLAN) as store:
+        assert len(store.done()) == 2
+    for found in (row("a", None, error="broken"), row("a", 2.0)):
+        with Store.open(tmp_path, PLAN, again_failed=True) as store:
+            assert store.done() == {key_of(row("b"))}
+            store.append(found)
+            assert len(store.done()) == 2
+            path = store.finish()
+        assert read(tmp_path) == [found, row("b")]
+    with Store.open(tmp_path, PLAN, again_failed=True) as store:
+        assert len(store.done()) == 2
+    path.with_suffix(".jsonl").unlink()
+    assert read(tmp_path) == [row("a", 2.0), row("b")]
+    # Another shard's failure does not hide what succeeded.
+    with Store.open(tmp_path, PLAN, shard=1, shards=2) as store:
+        store.append(row("a", None, error="no file"))
+    assert read(tmp_path) == [row("a", 2.0), row("b")]
+
+
 @pytest.mark.parametrize("kept", [None, 0, 1, 1.5])
 def test_rows_that_only_the_columns_have_are_lines_again(tmp_path, kept):
     """The lines are lost, or a process was killed while it wrote them again."""

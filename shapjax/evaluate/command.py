@@ -88,6 +88,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "that was ended and goes on"
     )  # fmt: skip
     command.add_argument(
+        "--again-failed",
+        action="store_true",
+        help="try pairs again that failed, as when files are mended",
+    )
+    command.add_argument(
         "--with",
         dest="others",
         nargs="+",
@@ -140,6 +145,7 @@ def evaluate(options: argparse.Namespace) -> None:
             options.out,
             shard=place.process,
             shards=place.processes,
+            again_failed=options.again_failed,
             progress=tell,
         )
     if place.process != 0:

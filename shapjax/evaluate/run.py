@@ -11,6 +11,7 @@ result, divided by its pairs. Nothing is measured or judged meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -169,6 +170,7 @@ def run(
     *,
     shard: int = 0,
     shards: int = 1,
+    again_failed: bool = False,
     progress: Callable[[str, int, int], Any] | None = None,
 ) -> list[Row]:
     """Explain and measure every pair; go on where an earlier run was ended.
@@ -182,6 +184,7 @@ def run(
             shard 0 writes.
         shard: this process computes ``pairs[shard::shards]``.
         shards: how many processes there are.
+        again_failed: pairs that could not be explained or measured are tried again.
         progress: called with (what, done, total): rows of this shard by methods on
             ``"feature maps"`` and then, since these take another time each, of those on
             ``"masked pictures"``.
@@ -204,7 +207,7 @@ def run(
         )
     own = list(pairs)[shard::shards]
     plan = plan_of(dataset, pairs, backbones, settings)
-    with Store.open(out, plan, shard=shard, shards=shards) as store:
+    with Store.open(out, plan, shard=shard, shards=shards, again_failed=again_failed) as store:
         if shard == 0:
             write_pairs(Path(out) / PAIRS, list(pairs))
         # Methods on feature maps take seconds a pair, the others minutes: theirs come last.
@@ -313,11 +316,7 @@ def _chunks(items: Iterable[T], width: int) -> Iterator[list[T]]:
 def _explanations(
     model: Backbone, pairs: list[Loaded], task: Task, settings: Settings, mesh: Mesh | None
 ) -> list[Explanation | ShapjaxError]:
-    """The explanation of each pair, or why there is none.
-
-    Raises:
-        MemoryRefused: they do not fit.
-    """
+    """The explanation of each pair, or why there is none."""
     method, order = task
     key = jax.random.key(settings.seed)
     asked = {"method": method, "order": order, "budget": settings.budget_of(*task)}
@@ -326,18 +325,17 @@ def _explanations(
     try:
         # A whole chunk and no more: the next one would run while this one is judged, and nobody
         # could tell how long it took.
-        found = list(
-            explain_stream(
-                model,
-                [(pair.query, pair.retrieved) for pair in pairs],
-                ids=[pair.pair.id for pair in pairs],
-                key=key,
-                mesh=mesh,
-                **asked,
+        with _memory_of_devices():
+            found = list(
+                explain_stream(
+                    model,
+                    [(pair.query, pair.retrieved) for pair in pairs],
+                    ids=[pair.pair.id for pair in pairs],
+                    key=key,
+                    mesh=mesh,
+                    **asked,
+                )
             )
-        )
-    except MemoryRefused:
-        raise
     except ShapjaxError as error:  # of what was asked, and so of all pairs
         return [error] * len(pairs)
     return [NotFiniteError(one.reason) if isinstance(one, Failure) else one for one in found]
@@ -348,11 +346,24 @@ def _alone(
 ) -> Explanation | ShapjaxError:
     own = pair_key(key, pair.pair.id)
     try:
-        return explain(model, pair.query, pair.retrieved, key=own, **asked)
-    except MemoryRefused:
-        raise
+        with _memory_of_devices():
+            return explain(model, pair.query, pair.retrieved, key=own, **asked)
     except ShapjaxError as error:
         return error
+
+
+@contextlib.contextmanager
+def _memory_of_devices() -> Iterator[None]:
+    """Memory of a device that runs out is an error like others: other pairs may still fit."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryRefused(
+            "the device's memory ran out; lower the budget, or free it and ask for failed rows "
+            "again."
+        ) from None
 
 
 def _judged(
@@ -366,8 +377,9 @@ def _judged(
         if isinstance(explained, ShapjaxError):
             raise explained
         name = loaded.pair.id
-        judge = judges[name] = judges.get(name) or Judge(model, loaded)
-        return {**_measured(judge, explained), "error": None}
+        with _memory_of_devices():
+            judge = judges[name] = judges.get(name) or Judge(model, loaded)
+            return {**_measured(judge, explained), "error": None}
     except (NotFiniteError, ValueFunctionError) as error:
         return {"error": f"{error}{_where_not_finite(model, loaded)}"}
     except ShapjaxError as error:

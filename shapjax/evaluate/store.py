@@ -51,7 +51,12 @@ class Store:
 
     @staticmethod
     def open(
-        folder: str | os.PathLike[str], plan: dict[str, Any], *, shard: int = 0, shards: int = 1
+        folder: str | os.PathLike[str],
+        plan: dict[str, Any],
+        *,
+        shard: int = 0,
+        shards: int = 1,
+        again_failed: bool = False,
     ) -> Store:
         """Begin a run, or go on with it.
 
@@ -60,6 +65,7 @@ class Store:
             plan: what the rows depend on, as JSON; the same for all shards of a run.
             shard: which shard this process writes, from 0.
             shards: how many there are. It may differ from an earlier run's, whose rows count too.
+            again_failed: rows with an error do not count as done.
 
         Raises:
             ShapjaxError: the folder has another plan, cannot be written, or is in use.
@@ -94,7 +100,8 @@ class Store:
             raise _unwritable(path, error) from None
         # The other shards of as many are of other pairs, and no business of this one.
         foreign = [one for one in _files(place) if not one.stem.endswith(f"-of-{shards:05}")]
-        done = {key_of(row) for row in _merged([path, *foreign])}
+        rows = _merged([path, *foreign])
+        done = {key_of(row) for row in rows if not again_failed or row["error"] is None}
         return Store(place, file, path, size, done)
 
     def done(self) -> set[Key]:
@@ -102,8 +109,8 @@ class Store:
         return self._done
 
     def rows(self) -> list[Row]:
-        """The rows of this shard, in the order in which they were written."""
-        return _rows_of(self._path)
+        """The rows of this shard, each key once, in the order in which they were written."""
+        return _merged([self._path])
 
     def append(self, row: Row) -> None:
         """Write a row; when this returns it is on the disk.
@@ -183,11 +190,13 @@ def _files(place: Path) -> list[Path]:
 
 
 def _merged(paths: list[Path]) -> list[Row]:
-    """The rows of shards, each key once."""
+    """The rows of shards, each key once: one that failed gives way to a later one."""
     found: dict[Key, Row] = {}
     for path in paths:
         for row in _rows_of(path):
-            found.setdefault(key_of(row), row)
+            known = found.get(key_of(row))
+            if known is None or known["error"] is not None:
+                found[key_of(row)] = row
     return list(found.values())
 
 
