@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from shapjax.evaluate.datasets import open_dataset
 from shapjax.evaluate.mining import mine_pairs
 from shapjax.evaluate.rows import key_of
 from shapjax.evaluate.run import Judge, Settings, _reader, run, upsampled
-from shapjax.evaluate.store import read
+from shapjax.evaluate.store import read, read_plan
 from shapjax.evaluate.tables import summarise
 from shapjax.games.backgrounds import background
 
@@ -224,6 +225,21 @@ def test_rows_depend_neither_on_order_nor_on_sharding(dataset, pairs, model, row
     )  # fmt: skip
     assert told == [("feature maps", done, 10) for done in range(11)]
     close(read(tmp_path), rows)
+
+
+def test_the_same_pictures_elsewhere_go_on_with_the_run(dataset, pairs, root, tmp_path):
+    asked = {"toy": toy()}, Settings(("sam",), (1,))
+    found = run(dataset, pairs, *asked, tmp_path / "run")
+    moved = tmp_path / "mounted"
+    moved.symlink_to(shutil.copytree(root, tmp_path / "copy"))
+    elsewhere = open_dataset("voc", moved)
+    told = []
+    again = run(elsewhere, pairs, *asked, tmp_path / "run", progress=lambda *a: told.append(a))
+    assert again == found
+    assert told == [("feature maps", len(pairs), len(pairs))]
+    assert read_plan(tmp_path / "run")["root"] == str(dataset.root.resolve())
+    with pytest.raises(sj.ShapjaxError, match="holds a run with pairs"):
+        run(elsewhere, pairs[1:], *asked, tmp_path / "run")
 
 
 def test_nothing_is_computed_twice(dataset, pairs, model, rows, tmp_path, monkeypatch):

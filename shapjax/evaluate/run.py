@@ -137,7 +137,7 @@ class Loaded(NamedTuple):
 def plan_of(
     dataset: DataSet, pairs: Sequence[Pair], backbones: Mapping[str, Backbone], settings: Settings
 ) -> dict[str, Any]:
-    """What the rows of a run depend on, as JSON."""
+    """What the rows of a run depend on, and where the data set lay, as JSON."""
     from shapjax import __version__
 
     return {

@@ -36,6 +36,9 @@ from shapjax.evaluate.rows import (
 
 MANIFEST = "manifest.json"
 
+TOLD = ("root",)
+"""What a plan says for people to read: rows do not depend on where the data set lies."""
+
 SHOWN = 5
 """Damaged lines that a warning names; the others it counts."""
 
@@ -62,7 +65,7 @@ class Store:
 
         Args:
             folder: made if it is not there.
-            plan: what the rows depend on, as JSON; the same for all shards of a run.
+            plan: what the rows depend on, as JSON, the same for all shards of a run; and ``TOLD``.
             shard: which shard this process writes, from 0.
             shards: how many there are. It may differ from an earlier run's, whose rows count too.
             again_failed: rows with an error do not count as done.
@@ -297,8 +300,8 @@ def _lock(file: int, path: Path) -> None:
 
 
 def _require_same(old: dict[str, Any], new: dict[str, Any], place: Path) -> None:
-    for name in list(dict.fromkeys([*old, *new])):
-        if old.get(name) != new.get(name):
+    for name in dict.fromkeys([*old, *new]):
+        if name not in TOLD and old.get(name) != new.get(name):
             raise ShapjaxError(
                 f"{place} holds a run with {printable(name):.200} {_shown(old.get(name))}, but now "
                 f"it is {_shown(new.get(name))}; choose another folder, or ask for the same."
