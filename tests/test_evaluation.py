@@ -19,14 +19,16 @@ import numpy as np
 import pytest
 from data_set_folders import coco_folder, cub_folder, plain_folder, sop_folder, voc_folder
 from devices import on_eight_devices
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_network import toy
 
 import shapjax as sj
 from shapjax.cli import main
 from shapjax.evaluate.datasets import open_dataset
-from shapjax.evaluate.mining import mine_pairs
+from shapjax.evaluate.mining import Pair, mine_pairs
 from shapjax.evaluate.rows import key_of
-from shapjax.evaluate.run import Judge, Settings, _reader, run, upsampled
+from shapjax.evaluate.run import Judge, Settings, _reader, pairs_of_shard, run, upsampled
 from shapjax.evaluate.store import read, read_plan
 from shapjax.evaluate.tables import summarise
 from shapjax.games.backgrounds import background
@@ -215,6 +217,14 @@ def test_rows_depend_neither_on_order_nor_on_sharding(dataset, pairs, model, row
         )
     assert {path.suffix for path in tmp_path.glob("rows-*-of-00002.*")} == {".jsonl", ".npz"}
     close(found, rows)
+    # The list in another order has the same shards: nothing is left to do.
+    told = []
+    models = {"shapjax_tiny": model}
+    run(
+        dataset, pairs[1:] + pairs[:1], models, settings, tmp_path, shard=1, shards=2,
+        progress=lambda *numbers: told.append(numbers),
+    )  # fmt: skip
+    assert told == [("feature maps", 10, 10)]
     # A shard whose disk is lost is computed again, the whole of it and nothing else.
     for path in tmp_path.glob("rows-00001-of-00002.*"):
         path.unlink()
@@ -225,6 +235,16 @@ def test_rows_depend_neither_on_order_nor_on_sharding(dataset, pairs, model, row
     )  # fmt: skip
     assert told == [("feature maps", done, 10) for done in range(11)]
     close(read(tmp_path), rows)
+
+
+@given(st.permutations([Pair(f"v{n:02}", "t", "c", 0.5) for n in range(11)]), st.integers(1, 12))
+def test_shards_are_balanced_and_do_not_depend_on_the_order(pairs, shards):
+    parts = [pairs_of_shard(pairs, shard, shards) for shard in range(shards)]
+    assert sorted(pair for part in parts for pair in part) == sorted(pairs)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for shard, part in enumerate(parts):
+        assert sorted(part) == sorted(pairs)[shard::shards]
+        assert part == sorted(part, key=pairs.index)
 
 
 def test_the_same_pictures_elsewhere_go_on_with_the_run(dataset, pairs, root, tmp_path):

@@ -3,7 +3,7 @@
 JAX's distributed runtime tells each process its number (and finds it out from the environment of
 SLURM, Open MPI, Kubernetes or a TPU pod). Pairs are independent, so after that handshake processes
 let go of each other: none waits for another's result, and one that dies takes no other along, as
-it would if they stayed connected. What a process computes is ``pairs[process::processes]``; it
+it would if they stayed connected. What a process computes is every so many-th pair by name; it
 lands in a file of its own (``shapjax.evaluate.store``), from which a process that is started again,
 alone or with all others, sees what is left to do.
 """

@@ -161,6 +161,15 @@ def keys_of(
     }
 
 
+def pairs_of_shard(pairs: Sequence[Pair], shard: int, shards: int) -> list[Pair]:
+    """Every ``shards``-th pair by name, from that in the place ``shard``, in the list's order.
+
+    The same ones however the list is ordered, and of any two shards as many but for one.
+    """
+    own = set(sorted(pair.id for pair in pairs)[shard::shards])
+    return [pair for pair in pairs if pair.id in own]
+
+
 def run(
     dataset: DataSet,
     pairs: Sequence[Pair],
@@ -182,7 +191,7 @@ def run(
         settings: methods, orders and budgets.
         out: folder of the rows (see ``shapjax.evaluate.store``) and of ``pairs.csv``, which
             shard 0 writes.
-        shard: this process computes ``pairs[shard::shards]``.
+        shard: which share of the pairs this process computes (``pairs_of_shard``).
         shards: how many processes there are.
         again_failed: pairs that could not be explained or measured are tried again.
         progress: called with (what, done, total): rows of this shard by methods on
@@ -205,7 +214,7 @@ def run(
             f"{dataset.root} has no masks, so what order 2 finds cannot be measured; ask for "
             "order 1."
         )
-    own = list(pairs)[shard::shards]
+    own = pairs_of_shard(pairs, shard, shards)
     plan = plan_of(dataset, pairs, backbones, settings)
     with Store.open(out, plan, shard=shard, shards=shards, again_failed=again_failed) as store:
         if shard == 0:
