@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -290,6 +291,65 @@ def test_what_is_no_row_is_not_written(tmp_path):
 
 
 MANIFESTS = (b"[]", b"3", b"null", b"", b"\xff", b"[" * 200_000, b'{"a":' * 200_000)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_what_is_written_is_on_the_disk_under_its_name(tmp_path, monkeypatch):
+    """A power cut loses what was not synced: contents of files, and names in folders."""
+    done, fsync = [], os.fsync
+
+    def told(name, call):
+        def wrapped(*given, **named):
+            done.append((name, *(Path(one).name for one in given if not isinstance(one, int))))
+            return call(*given, **named)
+
+        return wrapped
+
+    def synced(file):
+        done.append(("sync", Path(os.readlink(f"/proc/self/fd/{file}")).name))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", told("link", os.link))
+    monkeypatch.setattr(os, "replace", told("replace", os.replace))
+    with Store.open(tmp_path / "run", PLAN) as store:
+        part = done[1][1]
+        assert done == [
+            ("sync", tmp_path.name),
+            ("sync", part),
+            ("link", part, MANIFEST),
+            ("sync", "run"),
+            ("sync", "run"),  # the name of the rows' file
+        ]
+        done.clear()
+        store.append(row("a"))
+        assert done == [("sync", "rows-00000-of-00001.jsonl")]
+        done.clear()
+        path = store.finish()
+    part = done[0][1]
+    assert done == [("sync", part), ("replace", part, path.name), ("sync", "run")]
+
+
+@pytest.mark.parametrize(
+    ("number", "fails"), [(errno.EINVAL, False), (errno.EBADF, False), (errno.EIO, True)]
+)
+def test_folders_are_synced_where_that_can_be_done(tmp_path, monkeypatch, number, fails):
+    fsync = os.fsync
+
+    def refused(file):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", refused)
+    if fails:
+        with pytest.raises(sj.ShapjaxError, match="Input/output error"):
+            Store.open(tmp_path, PLAN)
+        return
+    with Store.open(tmp_path, PLAN) as store:
+        store.append(row("a"))
+        store.finish()
+    assert read(tmp_path) == [row("a")]
 
 
 @pytest.mark.parametrize("content", MANIFESTS, ids=lambda content: repr(content[:5]))

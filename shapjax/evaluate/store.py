@@ -22,7 +22,7 @@ from typing import Any
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import MemoryRefused, ShapjaxError
-from shapjax.core.files import printable, write_first
+from shapjax.core.files import printable, sync_folder, write_first
 from shapjax.core.interactions import load_npz, save_npz
 from shapjax.evaluate.rows import (
     Key,
@@ -80,6 +80,7 @@ class Store:
         manifest = place / MANIFEST
         try:
             place.mkdir(parents=True, exist_ok=True)
+            sync_folder(place.parent)
         except OSError as error:
             raise _unwritable(place, error) from None
         # Looked for in this order, since another process writes its rows after the manifest.
@@ -96,6 +97,7 @@ class Store:
         path = place / f"rows-{shard:05}-of-{shards:05}.jsonl"
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            sync_folder(place)
             _lock(file, path)
             size = _mend(file)
             size += _restore(file, path, size)
