@@ -24,13 +24,16 @@ from hypothesis import strategies as st
 from toy_network import toy
 
 import shapjax as sj
+from shapjax.backbones.shapjax_tiny import EMBEDDED
 from shapjax.cli import main
 from shapjax.evaluate.datasets import open_dataset
 from shapjax.evaluate.mining import Pair, mine_pairs
+from shapjax.evaluate.resume import settings_of
 from shapjax.evaluate.rows import key_of
-from shapjax.evaluate.run import Judge, Settings, _reader, pairs_of_shard, run, upsampled
+from shapjax.evaluate.run import Judge, Settings, _reader, pairs_of_shard, plan_of, run, upsampled
 from shapjax.evaluate.store import read, read_plan
 from shapjax.evaluate.tables import summarise
+from shapjax.explainers.explain import METHODS
 from shapjax.games.backgrounds import background
 
 FAST = ("gradcam", "sam")
@@ -540,6 +543,105 @@ def test_the_command_writes_tables_and_goes_on(root, tmp_path, capsys):
     assert "cannot be read as the plan of a run" in capsys.readouterr().err
 
 
+def test_a_run_is_resumed_from_its_folder_alone(root, tmp_path, capsys, monkeypatch):
+    """From another folder, with weights of its own, after a process was killed."""
+    weights, out = tmp_path / "mine.npz", tmp_path / "out"
+    shutil.copy(EMBEDDED, weights)
+    monkeypatch.chdir(tmp_path)
+    given = arguments(root, "out", "--weights", "mine.npz", "--methods", *FAST, "--orders", "1")
+    given += ["--seed", "3", "--pairs", "3", "--quiet", "--processes", "2", "--patience", "0"]
+    for process in ("0", "1"):
+        assert main([*given, "--process", process]) == 0
+    whole, plan = read(out), read_plan(out)
+    path = out / "rows-00001-of-00002.jsonl"
+    kept, *lost = path.read_bytes().splitlines(keepends=True)
+    path.with_suffix(".npz").unlink()
+    path.write_bytes(kept)
+    seen = []
+    explain_stream = sj.explain_stream
+
+    def counted(model, pictures, **named):
+        seen.extend((named["method"], pair_id) for pair_id in named["ids"])
+        return explain_stream(model, pictures, **named)
+
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("shapjax.evaluate.run.explain_stream", counted)
+    again = ["evaluate", "--resume", str(out), "--processes", "2", "--process", "1", "--quiet"]
+    assert main(again) == 0
+    assert sorted(seen) == sorted((row["method"], row["pair"]) for row in map(json.loads, lost))
+    assert len(seen) == 1
+    assert path.read_bytes().startswith(kept)
+    close(read(out), whole)
+    assert read_plan(out) == plan
+    capsys.readouterr()
+    for more in (["--seed", "3"], ["--pairs", "3", "--seed", "0"], ["--out", str(out)]):
+        assert main([*again, *more]) == 2
+        assert f"got {', '.join(more[::2])} beside --resume" in one_sentence(capsys)
+    (out / "pairs.csv").rename(out / "gone.csv")
+    assert main(again) == 2
+    assert "pairs.csv is not there" in one_sentence(capsys)
+    (out / "gone.csv").rename(out / "pairs.csv")
+    weights.unlink()
+    assert main(again) == 2
+    assert "mine.npz" in one_sentence(capsys)
+
+
+def one_sentence(capsys):
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": 3}, "does not tell all settings"),
+        ({"methods": [["sam", [1], None]]}, "does not tell all settings"),
+        ({"methods": [["sam", 1, "x"]]}, "does not tell all settings"),
+        ({"methods": [["shap", 1, None]]}, "expected one of sbsm"),
+        ({"methods": [["sam", 7, None]]}, "order is 7"),
+        ({"methods": []}, "have nothing of order"),
+        ({"root": None}, "does not tell all settings"),
+        ({"root": "nowhere"}, "nowhere is not a folder"),
+        ({"dataset": "imagenet"}, "dataset is 'imagenet'"),
+        ({"weights": [1]}, "does not tell all settings"),
+        ({"weights": {"shapjax_tiny": 1}}, "does not tell all settings"),
+        ({"backbones": {"strange": ""}}, "strange"),
+        ({"backbones": {}}, "does not tell all settings"),
+        ({"seed": "0"}, "does not tell all settings"),
+    ],
+)
+def test_a_manifest_that_tells_too_little_is_not_resumed(root, tmp_path, capsys, change, message):
+    plan = {
+        "dataset": "voc",
+        "root": str(root),
+        "seed": 0,
+        "backbones": {"shapjax_tiny": ""},
+        "methods": [["sam", 1, None]],
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({**plan, **change}))
+    (tmp_path / "pairs.csv").write_text("validation,training,category,similarity\n")
+    assert main(["evaluate", "--resume", str(tmp_path)]) == 2
+    assert message in one_sentence(capsys)
+
+
+@pytest.mark.parametrize("budgets", [(None, None), (1, 1), (700, 90), (10**6, 10**6)])
+@pytest.mark.parametrize("orders", [(1,), (2,), (2, 1)])
+def test_settings_come_back_from_a_plan(dataset, budgets, orders):
+    before = Settings(tuple(METHODS), orders, 5, *budgets)
+    plan = json.loads(json.dumps(plan_of(dataset, [], {}, before, {})))
+    after = settings_of(plan)
+    assert plan_of(dataset, [], {}, after, {}) == plan_of(dataset, [], {}, before, {})
+
+
+@pytest.mark.parametrize("missing", ["--dataset", "--root"])
+def test_without_a_run_the_data_set_is_named(root, tmp_path, capsys, missing):
+    words = arguments(root, tmp_path)
+    at = words.index(missing)
+    assert main(words[:at] + words[at + 2 :]) == 2
+    assert "--dataset or --root is missing" in one_sentence(capsys)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -556,9 +658,7 @@ def test_the_command_writes_tables_and_goes_on(root, tmp_path, capsys):
 )
 def test_bad_input_ends_in_one_sentence(root, tmp_path, capsys, more, message):
     assert main(arguments(root, tmp_path, *more)) == 2
-    error = capsys.readouterr().err.strip()
-    assert message in error
-    assert len(error.splitlines()) == 1
+    assert message in one_sentence(capsys)
 
 
 def test_products_have_no_second_order(tmp_path, capsys):

@@ -135,9 +135,13 @@ class Loaded(NamedTuple):
 
 
 def plan_of(
-    dataset: DataSet, pairs: Sequence[Pair], backbones: Mapping[str, Backbone], settings: Settings
+    dataset: DataSet,
+    pairs: Sequence[Pair],
+    backbones: Mapping[str, Backbone],
+    settings: Settings,
+    weights: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What the rows of a run depend on, and where the data set lay, as JSON."""
+    """What the rows of a run depend on, and where data set and weights lay, as JSON."""
     from shapjax import __version__
 
     return {
@@ -145,6 +149,7 @@ def plan_of(
         "root": str(dataset.root.resolve()),
         "pairs": digest_of_pairs(list(pairs)),
         "seed": settings.seed,
+        "weights": dict(weights),
         "backbones": {name: digest_of(model) for name, model in backbones.items()},
         "methods": [[*task, settings.budget_of(*task)] for task in settings.tasks],
         "precision": jnp.result_type(float).name,
@@ -180,6 +185,7 @@ def run(
     shard: int = 0,
     shards: int = 1,
     again_failed: bool = False,
+    weights: Mapping[str, str] | None = None,
     progress: Callable[[str, int, int], Any] | None = None,
 ) -> list[Row]:
     """Explain and measure every pair; go on where an earlier run was ended.
@@ -194,6 +200,7 @@ def run(
         shard: which share of the pairs this process computes (``pairs_of_shard``).
         shards: how many processes there are.
         again_failed: pairs that could not be explained or measured are tried again.
+        weights: where those of the networks lie that were given any, for the manifest to tell.
         progress: called with (what, done, total): rows of this shard by methods on
             ``"feature maps"`` and then, since these take another time each, of those on
             ``"masked pictures"``.
@@ -215,7 +222,7 @@ def run(
             "order 1."
         )
     own = pairs_of_shard(pairs, shard, shards)
-    plan = plan_of(dataset, pairs, backbones, settings)
+    plan = plan_of(dataset, pairs, backbones, settings, weights or {})
     with Store.open(out, plan, shard=shard, shards=shards, again_failed=again_failed) as store:
         if shard == 0:
             write_pairs(Path(out) / PAIRS, list(pairs))

@@ -36,8 +36,8 @@ from shapjax.evaluate.rows import (
 
 MANIFEST = "manifest.json"
 
-TOLD = ("root",)
-"""What a plan says for people to read: rows do not depend on where the data set lies."""
+TOLD = ("root", "weights")
+"""What a plan tells, but rows do not depend on: where the files lie whose content they do."""
 
 SHOWN = 5
 """Damaged lines that a warning names; the others it counts."""
