@@ -427,6 +427,57 @@ def test_a_full_disk_ends_in_one_sentence_and_loses_no_row(tmp_path):
     assert [r["pair"] for r in read(tmp_path)] == ["a", "b"]
 
 
+FILL = """
+import sys
+from pathlib import Path
+import shapjax as sj
+from shapjax.evaluate.store import Store, read
+
+folder = Path(sys.argv[1])
+filler = folder / "filler"
+filler.write_bytes(bytes(100_000))
+row = {"backbone": "n", "method": "m", "order": 1, "error": None}
+refused, written = None, 0
+with Store.open(folder / "run", {}) as store:
+    for number in range(10_000):
+        try:
+            store.append({**row, "pair": f"{number:0200}"})
+        except sj.ShapjaxError as error:
+            refused = str(error)
+            break
+        written += 1
+    print(refused)
+    assert len(read(folder / "run")) == written > 100, written
+    try:
+        store.finish()
+    except sj.ShapjaxError as error:
+        print(error)
+    filler.unlink()
+    for number in range(written, written + 100):
+        store.append({**row, "pair": f"{number:0200}"})
+    store.finish()
+assert len(read(folder / "run")) == written + 100
+"""
+
+
+def test_a_file_system_that_is_full_keeps_its_rows(tmp_path):
+    """A small one of memory, in a name space of its own, which needs no root."""
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=200k tmpfs '{tmp_path}'"
+    try:
+        allowed = subprocess.run([*alone, mount], capture_output=True).returncode == 0
+    except OSError:
+        allowed = False
+    if not allowed:
+        pytest.skip("needs name spaces of users")
+    fill = [*alone, f'{mount} && "$0" -c "$1" "$2"', sys.executable, FILL, str(tmp_path)]
+    result = subprocess.run(fill, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    first, *_ = result.stdout.splitlines()
+    assert "No space left on device" in first
+    assert "all finished rows are kept" in first
+
+
 def test_a_folder_that_becomes_read_only_keeps_its_rows(tmp_path, monkeypatch):
     """As a file system that its kernel takes away after an error: nothing can be cut off either."""
 
