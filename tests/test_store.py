@@ -120,6 +120,20 @@ def test_a_file_system_without_locks_is_written_with_a_warning(tmp_path, monkeyp
     assert len(read(tmp_path)) == 1
 
 
+def test_what_cannot_be_opened_is_not_left_locked(tmp_path, monkeypatch):
+    with Store.open(tmp_path, PLAN) as store:
+        store.finish()
+
+    def refused(_):
+        raise sj.MemoryRefused("the table needs 1 TiB; give another file.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shapjax.evaluate.store.load_npz", refused)
+        with pytest.raises(sj.MemoryRefused):
+            Store.open(tmp_path, PLAN)
+    Store.open(tmp_path, PLAN).close()
+
+
 def test_shards_are_merged_and_their_number_may_change(tmp_path):
     for shard, pair in enumerate("ab"):
         with Store.open(tmp_path, PLAN, shard=shard, shards=2) as store:

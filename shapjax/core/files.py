@@ -63,7 +63,8 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 def _write_beside(target: Path, content: bytes, put: Callable[[Path, Path], Any]) -> None:
     """Write a file beside the target, onto the disk, and ``put`` it there."""
-    beside = target.with_name(f".shapjax-{os.getpid()}-{id(content):x}.part")
+    # Hosts that share the folder may have one number for their processes.
+    beside = target.with_name(f".shapjax-{os.urandom(8).hex()}.part")
     try:
         try:
             _write_synced(beside, content, "wb")

@@ -97,15 +97,21 @@ class Store:
         path = place / f"rows-{shard:05}-of-{shards:05}.jsonl"
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        try:
             sync_folder(place)
             _lock(file, path)
             size = _mend(file)
             size += _restore(file, path, size)
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        # The other shards of as many are of other pairs, and no business of this one.
-        foreign = [one for one in _files(place) if not one.stem.endswith(f"-of-{shards:05}")]
-        rows = _merged([path, *foreign])
+            # The other shards of as many are of other pairs, and no business of this one.
+            foreign = [one for one in _files(place) if not one.stem.endswith(f"-of-{shards:05}")]
+            rows = _merged([path, *foreign])
+        except BaseException as error:
+            os.close(file)  # and with it the lock
+            if isinstance(error, OSError):
+                raise _unwritable(path, error) from None
+            raise
         done = {key_of(row) for row in rows if not again_failed or row["error"] is None}
         return Store(place, file, path, size, done)
 
