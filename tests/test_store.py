@@ -222,6 +222,7 @@ NO_ROWS = {
     "not JSON": b"{not json}",
     "no text": b"\xff\xfe\x00",
     "a list as pair": GOOD.replace(b'"a"', b'["a"]'),
+    "no pair": GOOD.replace(b'"a"', b'""'),
     "a number as pair": GOOD.replace(b'"a"', b"7"),
     "a text as order": GOOD.replace(b"1", b'"1"'),
     "a truth value as order": GOOD.replace(b"1", b"true"),

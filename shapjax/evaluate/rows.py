@@ -24,6 +24,9 @@ Key = tuple[str, str, str, int]
 
 KEY = ("pair", "backbone", "method", "order")
 
+TEXTS = ("pair", "backbone", "method", "error")
+"""What is told in words; all else is a number."""
+
 HALF_PAIRS = re.compile("[\ud800-\udfff]")
 """Halves of surrogate pairs, which JSON can spell but no text file can hold."""
 
@@ -39,26 +42,21 @@ def key_of(row: Row) -> Key:
 
 def is_row(found: Any) -> TypeGuard[Row]:
     """Whether what was read is a row."""
-    if not isinstance(found, dict) or not {*KEY, "error"} <= found.keys():
+    if not isinstance(found, dict) or not found.keys() >= {*KEY, "error"}:
         return False
-    *texts, order = key_of(found)
-    numbers = [value for name, value in found.items() if name not in (*KEY, "error")]
-    return (
-        all(map(_is_text, texts))
-        and type(order) is int
-        and (found["error"] is None or _is_text(found["error"]))
-        and all(value is None or _is_number(value) for value in (order, *numbers))
-    )
+    return all(map(_fits, found, found.values()))
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not HALF_PAIRS.search(value)
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, int):
-        return abs(value) <= LARGEST
-    return isinstance(value, float) and math.isfinite(value)
+def _fits(name: str, value: Any) -> bool:
+    if name == "error" and value is None:
+        return True
+    if name in TEXTS:
+        return isinstance(value, str) and value != "" and not HALF_PAIRS.search(value)
+    if name == "order":
+        return type(value) is int and abs(value) <= LARGEST
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and abs(value) <= LARGEST)
 
 
 def line_of(row: Row) -> bytes:
@@ -101,7 +99,7 @@ def columns(rows: list[Row]) -> dict[str, np.ndarray]:
     for name in names:
         values = [row.get(name) for row in rows]
         kinds = {type(value) for value in values if value is not None}
-        if name in (*KEY[:3], "error"):
+        if name in TEXTS:
             table[name] = np.array([value or "" for value in values], np.str_)
         elif kinds <= {bool} and None not in values:
             table[name] = np.array(values, bool)
