@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from shapjax.evaluate.cluster import join, wait_for_rows
 from shapjax.evaluate.mining import stable_hash
-from shapjax.evaluate.store import Store, key_of
+from shapjax.evaluate.rows import key_of
+from shapjax.evaluate.store import Store
 
 PAIRS = [f"pair {place}" for place in range(24)]
 
@@ -20,7 +21,8 @@ def row_of(pair):
     """What is computed of a pair: by JAX, from the pair's name alone."""
     key = jax.random.fold_in(jax.random.key(0), stable_hash(pair))
     number = float(jnp.square(jax.random.normal(key, (100,), jnp.float32)).sum())
-    return {"pair": pair, "backbone": "b", "method": "m", "order": 1, "number": number}
+    known = {"pair": pair, "backbone": "b", "method": "m", "order": 1}
+    return {**known, "number": number, "error": None}
 
 
 def main():

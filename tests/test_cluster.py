@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 import cluster_process
+import jax
 import pytest
 from data_set_folders import voc_folder
 
 import shapjax as sj
+from shapjax.cli import main
 from shapjax.evaluate.cluster import (
     Place,
     join,
@@ -22,7 +24,8 @@ from shapjax.evaluate.cluster import (
     wait_for_pairs,
     wait_for_rows,
 )
-from shapjax.evaluate.store import Store, key_of, read
+from shapjax.evaluate.rows import key_of
+from shapjax.evaluate.store import Store, read
 
 SCRIPT = Path(cluster_process.__file__)
 
@@ -82,7 +85,7 @@ def rows_in(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_the_command_on_two_hosts_of_which_one_is_lost(tmp_path):
+def test_the_command_on_two_hosts_of_which_one_is_lost(tmp_path, monkeypatch):
     root = voc_folder(tmp_path / "voc", validation=(1, 2) * 6)
     out = tmp_path / "run"
     given = ["evaluate", "--dataset", "voc", "--root", root, "--methods", "sam", "--out", out]
@@ -102,14 +105,24 @@ def test_the_command_on_two_hosts_of_which_one_is_lost(tmp_path):
     assert 0 < rows_in(path) < 12
     kept = path.read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
-    # Started again by itself, while process 0 waits for its rows.
-    finish(start(*given, 1, **command))
+    # Started again by itself from the run's folder, while process 0 waits for its rows.
+    again = ["evaluate", "--resume", out, "--processes", 2, "--process", 1]
+    finish(start(*again, **command))
     assert "| sam |" in finish(first)
     assert path.read_bytes().startswith(kept)
     lines = [json.loads(line) for one in sorted(out.glob("*.jsonl")) for line in one.open()]
     assert len({key_of(row) for row in lines}) == len(lines) == 24
     assert {row["error"] for row in lines} == {None}
     assert {path.suffix for path in out.glob("tables.*")} == {".md", ".csv", ".tex"}
+    # One process alone finds the same pairs and numbers.
+    monkeypatch.setenv("SHAPJAX_CACHE", command["SHAPJAX_CACHE"])
+    alone = tmp_path / "alone"
+    assert main([*map(str, given[: given.index("--out")]), "--out", str(alone), "--quiet"]) == 0
+    assert (alone / "pairs.csv").read_bytes() == (out / "pairs.csv").read_bytes()
+    for one, other in zip(read(alone), read(out), strict=True):
+        for row in (one, other):
+            del row["seconds"], row["warm"]
+        assert other == pytest.approx(one, abs=1e-5)
 
 
 def test_ctrl_c_keeps_every_row(tmp_path):
@@ -136,6 +149,7 @@ def test_without_a_cluster_there_is_one_process():
         ((None, 0, 0), "processes"),
         (("nowhere", 2, 0), "HOST:PORT"),
         (("host:99999", 2, 0), "HOST:PORT"),
+        (("host:²", 2, 0), "HOST:PORT"),
     ],
 )
 def test_places_that_do_not_fit_are_refused(arguments, message):
@@ -157,6 +171,21 @@ def test_auto_needs_a_cluster():
         text=True, timeout=60,
     )  # fmt: skip
     assert "the processes cannot be brought together" in result.stdout, result.stderr
+
+
+def test_auto_leaves_the_environment_to_jax(monkeypatch):
+    """Of Kubernetes and TPU pods, which JAX itself knows: nothing is given that would hide them."""
+    calls = []
+
+    def initialize(*given, **named):
+        calls.append((*given, named))
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: calls.append("shutdown"))
+    monkeypatch.setattr(jax, "process_index", lambda: 3)
+    monkeypatch.setattr(jax, "process_count", lambda: 8)
+    assert join("auto", patience=7) == Place(3, 8)
+    assert calls == [(None, None, None, {"initialization_timeout": 7}), "shutdown"]
 
 
 def test_auto_finds_its_place_in_slurm():
@@ -218,7 +247,7 @@ def test_a_disk_that_is_really_full_loses_no_row_and_goes_on_later(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     written = 0
     with Store.open(tmp_path, {}) as store:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (250, limits[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
         refused = ""
         try:
             for row in rows:

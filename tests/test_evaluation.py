@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,15 +19,21 @@ import numpy as np
 import pytest
 from data_set_folders import coco_folder, cub_folder, plain_folder, sop_folder, voc_folder
 from devices import on_eight_devices
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_network import toy
 
 import shapjax as sj
+from shapjax.backbones.shapjax_tiny import EMBEDDED
 from shapjax.cli import main
 from shapjax.evaluate.datasets import open_dataset
-from shapjax.evaluate.mining import mine_pairs
-from shapjax.evaluate.run import Judge, Settings, _reader, run, upsampled
-from shapjax.evaluate.store import key_of, read
+from shapjax.evaluate.mining import Pair, mine_pairs
+from shapjax.evaluate.resume import settings_of
+from shapjax.evaluate.rows import key_of
+from shapjax.evaluate.run import Judge, Settings, _reader, pairs_of_shard, plan_of, run, upsampled
+from shapjax.evaluate.store import read, read_plan
 from shapjax.evaluate.tables import summarise
+from shapjax.explainers.explain import METHODS
 from shapjax.games.backgrounds import background
 
 FAST = ("gradcam", "sam")
@@ -213,6 +220,14 @@ def test_rows_depend_neither_on_order_nor_on_sharding(dataset, pairs, model, row
         )
     assert {path.suffix for path in tmp_path.glob("rows-*-of-00002.*")} == {".jsonl", ".npz"}
     close(found, rows)
+    # The list in another order has the same shards: nothing is left to do.
+    told = []
+    models = {"shapjax_tiny": model}
+    run(
+        dataset, pairs[1:] + pairs[:1], models, settings, tmp_path, shard=1, shards=2,
+        progress=lambda *numbers: told.append(numbers),
+    )  # fmt: skip
+    assert told == [("feature maps", 10, 10)]
     # A shard whose disk is lost is computed again, the whole of it and nothing else.
     for path in tmp_path.glob("rows-00001-of-00002.*"):
         path.unlink()
@@ -223,6 +238,31 @@ def test_rows_depend_neither_on_order_nor_on_sharding(dataset, pairs, model, row
     )  # fmt: skip
     assert told == [("feature maps", done, 10) for done in range(11)]
     close(read(tmp_path), rows)
+
+
+@given(st.permutations([Pair(f"v{n:02}", "t", "c", 0.5) for n in range(11)]), st.integers(1, 12))
+def test_shards_are_balanced_and_do_not_depend_on_the_order(pairs, shards):
+    parts = [pairs_of_shard(pairs, shard, shards) for shard in range(shards)]
+    assert sorted(pair for part in parts for pair in part) == sorted(pairs)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for shard, part in enumerate(parts):
+        assert sorted(part) == sorted(pairs)[shard::shards]
+        assert part == sorted(part, key=pairs.index)
+
+
+def test_the_same_pictures_elsewhere_go_on_with_the_run(dataset, pairs, root, tmp_path):
+    asked = {"toy": toy()}, Settings(("sam",), (1,))
+    found = run(dataset, pairs, *asked, tmp_path / "run")
+    moved = tmp_path / "mounted"
+    moved.symlink_to(shutil.copytree(root, tmp_path / "copy"))
+    elsewhere = open_dataset("voc", moved)
+    told = []
+    again = run(elsewhere, pairs, *asked, tmp_path / "run", progress=lambda *a: told.append(a))
+    assert again == found
+    assert told == [("feature maps", len(pairs), len(pairs))]
+    assert read_plan(tmp_path / "run")["root"] == str(dataset.root.resolve())
+    with pytest.raises(sj.ShapjaxError, match="holds a run with pairs"):
+        run(elsewhere, pairs[1:], *asked, tmp_path / "run")
 
 
 def test_nothing_is_computed_twice(dataset, pairs, model, rows, tmp_path, monkeypatch):
@@ -382,12 +422,59 @@ def test_a_picture_that_breaks_meanwhile_is_a_failed_row(dataset, pairs, model, 
     path = root / "JPEGImages" / f"{pairs[0].validation}.jpg"
     whole = path.read_bytes()
     path.write_bytes(b"broken")
+    asked = dataset, pairs, {"shapjax_tiny": model}, Settings(("sam",), (1,)), tmp_path
     try:
-        found = run(dataset, pairs, {"shapjax_tiny": model}, Settings(("sam",), (1,)), tmp_path)
+        found = run(*asked)
     finally:
         path.write_bytes(whole)
     assert ["is not a picture" in (row["error"] or "") for row in found].count(True) == 1
     assert len(found) == len(pairs)
+    # It stays so when the file is mended, until it is asked for again: it and no other.
+    told = []
+    assert run(*asked) == found
+    again = run(*asked, again_failed=True, progress=lambda *numbers: told.append(numbers))
+    assert told == [("feature maps", done, len(pairs)) for done in (len(pairs) - 1, len(pairs))]
+    assert {row["error"] for row in again} == {None}
+
+
+def out_of_memory(*_, **__):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte.")
+
+
+def refused(*_, **__):
+    raise sj.MemoryRefused("the pair needs 1 TiB; lower the budget.")
+
+
+@pytest.mark.parametrize("fail", [out_of_memory, refused])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("explain", "ig"), ("explain_stream", "sam"), ("Judge", "sam")],
+)
+def test_a_pair_that_no_memory_holds_is_a_failed_row(
+    dataset, pairs, tmp_path, monkeypatch, fail, name, method
+):
+    whole, calls = getattr(sj.evaluate.run, name), count()
+
+    def first_fails(*given, **named):
+        return (fail if next(calls) == 0 else whole)(*given, **named)
+
+    monkeypatch.setattr(f"shapjax.evaluate.run.{name}", first_fails)
+    settings = Settings((method,), (1,))
+    found = run(dataset, pairs, {"toy": toy()}, settings, tmp_path)
+    failed = {row["pair"]: row["error"] for row in found if row["error"] is not None}
+    # Pairs of one chunk are in memory together.
+    assert set(failed) == {pair.id for pair in pairs[: 2 if name == "explain_stream" else 1]}
+    assert all(re.search("memory ran out; lower|needs 1 TiB", why) for why in failed.values())
+
+
+def test_other_errors_of_a_device_end_the_run(dataset, pairs, tmp_path, monkeypatch):
+    def lost(*_, **__):
+        raise jax.errors.JaxRuntimeError("INTERNAL: device lost")
+
+    monkeypatch.setattr("shapjax.evaluate.run.explain_stream", lost)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="device lost"):
+        run(dataset, pairs, {"toy": toy()}, Settings(("sam",), (1,)), tmp_path)
+    assert read(tmp_path) == []
 
 
 def test_a_class_that_a_neighbour_hardly_shows(dataset, pairs, model, tmp_path):
@@ -456,11 +543,112 @@ def test_the_command_writes_tables_and_goes_on(root, tmp_path, capsys):
     assert "cannot be read as the plan of a run" in capsys.readouterr().err
 
 
+def test_a_run_is_resumed_from_its_folder_alone(root, tmp_path, capsys, monkeypatch):
+    """From another folder, with weights of its own, after a process was killed."""
+    weights, out = tmp_path / "mine.npz", tmp_path / "out"
+    shutil.copy(EMBEDDED, weights)
+    monkeypatch.chdir(tmp_path)
+    given = arguments(root, "out", "--weights", "mine.npz", "--methods", *FAST, "--orders", "1")
+    given += ["--seed", "3", "--pairs", "3", "--quiet", "--processes", "2", "--patience", "0"]
+    for process in ("0", "1"):
+        assert main([*given, "--process", process]) == 0
+    whole, plan = read(out), read_plan(out)
+    path = out / "rows-00001-of-00002.jsonl"
+    kept, *lost = path.read_bytes().splitlines(keepends=True)
+    path.with_suffix(".npz").unlink()
+    path.write_bytes(kept)
+    seen = []
+    explain_stream = sj.explain_stream
+
+    def counted(model, pictures, **named):
+        seen.extend((named["method"], pair_id) for pair_id in named["ids"])
+        return explain_stream(model, pictures, **named)
+
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("shapjax.evaluate.run.explain_stream", counted)
+    again = ["evaluate", "--resume", str(out), "--processes", "2", "--process", "1", "--quiet"]
+    assert main(again) == 0
+    assert sorted(seen) == sorted((row["method"], row["pair"]) for row in map(json.loads, lost))
+    assert len(seen) == 1
+    assert path.read_bytes().startswith(kept)
+    close(read(out), whole)
+    assert read_plan(out) == plan
+    capsys.readouterr()
+    for more in (["--seed", "3"], ["--pairs", "3", "--seed", "0"], ["--out", str(out)]):
+        assert main([*again, *more]) == 2
+        assert f"got {', '.join(more[::2])} beside --resume" in one_sentence(capsys)
+    (out / "pairs.csv").rename(out / "gone.csv")
+    assert main(again) == 2
+    assert "pairs.csv is not there" in one_sentence(capsys)
+    (out / "gone.csv").rename(out / "pairs.csv")
+    weights.unlink()
+    assert main(again) == 2
+    assert "mine.npz" in one_sentence(capsys)
+
+
+def one_sentence(capsys):
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": 3}, "does not tell all settings"),
+        ({"methods": [["sam", [1], None]]}, "does not tell all settings"),
+        ({"methods": [["sam", 1, "x"]]}, "does not tell all settings"),
+        ({"methods": [["shap", 1, None]]}, "expected one of sbsm"),
+        ({"methods": [["sam", 7, None]]}, "order is 7"),
+        ({"methods": []}, "have nothing of order"),
+        ({"root": None}, "does not tell all settings"),
+        ({"root": "nowhere"}, "nowhere is not a folder"),
+        ({"dataset": "imagenet"}, "dataset is 'imagenet'"),
+        ({"weights": [1]}, "does not tell all settings"),
+        ({"weights": {"shapjax_tiny": 1}}, "does not tell all settings"),
+        ({"backbones": {"strange": ""}}, "strange"),
+        ({"backbones": {}}, "does not tell all settings"),
+        ({"seed": "0"}, "does not tell all settings"),
+    ],
+)
+def test_a_manifest_that_tells_too_little_is_not_resumed(root, tmp_path, capsys, change, message):
+    plan = {
+        "dataset": "voc",
+        "root": str(root),
+        "seed": 0,
+        "backbones": {"shapjax_tiny": ""},
+        "methods": [["sam", 1, None]],
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({**plan, **change}))
+    (tmp_path / "pairs.csv").write_text("validation,training,category,similarity\n")
+    assert main(["evaluate", "--resume", str(tmp_path)]) == 2
+    assert message in one_sentence(capsys)
+
+
+@pytest.mark.parametrize("budgets", [(None, None), (1, 1), (700, 90), (10**6, 10**6)])
+@pytest.mark.parametrize("orders", [(1,), (2,), (2, 1)])
+def test_settings_come_back_from_a_plan(dataset, budgets, orders):
+    before = Settings(tuple(METHODS), orders, 5, *budgets)
+    plan = json.loads(json.dumps(plan_of(dataset, [], {}, before, {})))
+    after = settings_of(plan)
+    assert plan_of(dataset, [], {}, after, {}) == plan_of(dataset, [], {}, before, {})
+
+
+@pytest.mark.parametrize("missing", ["--dataset", "--root"])
+def test_without_a_run_the_data_set_is_named(root, tmp_path, capsys, missing):
+    words = arguments(root, tmp_path)
+    at = words.index(missing)
+    assert main(words[:at] + words[at + 2 :]) == 2
+    assert "--dataset or --root is missing" in one_sentence(capsys)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--methods", "shap"], "method is 'shap', expected one of"),
         (["--pairs", "0"], "pairs is 0"),
+        (["--pairs", "²"], "cannot be read as a table of pairs"),
+        (["--pairs", "9" * 5000], "cannot be read as a table of pairs"),
         (["--pairs", "nowhere.csv"], "cannot be read as a table of pairs"),
         (["--weights", "a", "b"], "1 backbones and 2 weights"),
         (["--paired-by", "vgg11"], "paired-by is 'vgg11'"),
@@ -470,9 +658,7 @@ def test_the_command_writes_tables_and_goes_on(root, tmp_path, capsys):
 )
 def test_bad_input_ends_in_one_sentence(root, tmp_path, capsys, more, message):
     assert main(arguments(root, tmp_path, *more)) == 2
-    error = capsys.readouterr().err.strip()
-    assert message in error
-    assert len(error.splitlines()) == 1
+    assert message in one_sentence(capsys)
 
 
 def test_products_have_no_second_order(tmp_path, capsys):

@@ -3,7 +3,7 @@
 JAX's distributed runtime tells each process its number (and finds it out from the environment of
 SLURM, Open MPI, Kubernetes or a TPU pod). Pairs are independent, so after that handshake processes
 let go of each other: none waits for another's result, and one that dies takes no other along, as
-it would if they stayed connected. What a process computes is ``pairs[process::processes]``; it
+it would if they stayed connected. What a process computes is every so many-th pair by name; it
 lands in a file of its own (``shapjax.evaluate.store``), from which a process that is started again,
 alone or with all others, sees what is left to do.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -24,7 +25,8 @@ from shapjax.core.checks import whole_number
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import write_whole
 from shapjax.core.worths import Progress
-from shapjax.evaluate.store import Key, Row, key_of, read
+from shapjax.evaluate.rows import Key, Row, key_of
+from shapjax.evaluate.store import read
 
 ENVIRONMENT = "auto"
 """The coordinator of a process that finds everything in its environment."""
@@ -104,7 +106,7 @@ def join(
 
 def _is_address(text: str) -> bool:
     host, colon, port = text.rpartition(":")
-    return bool(host and colon and port.isdigit() and 0 < int(port) < 65_536)
+    return bool(host and colon and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65_536)
 
 
 def wait_for_rows(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,15 +23,31 @@ SHOWN = 20
 """Failed rows that are listed at the end; the others are counted."""
 
 
+class Setting(argparse.Action):
+    """Stores a value, and that it was given: what ``--resume`` takes from the run."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Called by argparse for each option that it finds."""
+        setattr(namespace, self.dest, values)
+        namespace.given = (*namespace.given, option_string)
+
+
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Declare the options of the command."""
     from shapjax import backbones
     from shapjax.evaluate.datasets import DATASETS
 
-    command.set_defaults(run=evaluate)
-    command.add_argument("--dataset", required=True, choices=tuple(DATASETS))
-    command.add_argument("--root", required=True, metavar="DIR", help="folder of the data set")
-    command.add_argument(
+    command.set_defaults(run=evaluate, given=())
+    setting = functools.partial(command.add_argument, action=Setting)
+    setting("--dataset", choices=tuple(DATASETS))
+    setting("--root", metavar="DIR", help="folder of the data set")
+    setting(
         "--backbones",
         nargs="+",
         default=[backbones.names()[0]],
@@ -37,55 +55,66 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="networks to explain",
     )
-    command.add_argument(
+    setting(
         "--weights",
         nargs="+",
         default=[],
         metavar="PATH",
         help="weights of the backbones, in their order; - for its own or published ones",
     )
-    command.add_argument(
+    setting(
         "--methods",
         nargs="+",
         default=["paper"],
         metavar="all|paper|NAME",
         help="paper: those of the paper's tables, and gram-sam",
     )
-    command.add_argument("--orders", nargs="+", type=int, choices=(1, 2), default=[1, 2])
-    command.add_argument(
+    setting("--orders", nargs="+", type=int, choices=(1, 2), default=[1, 2])
+    setting(
         "--pairs",
         default="all",
         metavar="N|all|CSV",
         help="pairs to mine, or those that an earlier run wrote",
     )
-    command.add_argument(
+    setting(
         "--paired-by",
         metavar="NAME",
         help="which of the backbones finds the pairs; by default the first",
     )
-    command.add_argument(
+    setting(
         "--budget",
         type=int,
         metavar="N",
         help="most evaluations of methods on feature maps; the paper's by default",
     )
-    command.add_argument(
+    setting(
         "--superpixel-budget",
         type=int,
         metavar="N",
         help="most evaluations of methods that run the network on each coalition; likewise",
     )
-    command.add_argument(
+    setting(
         "--broken",
         choices=("fail", "skip"),
         default="fail",
         help="what happens when pictures or masks are missing or damaged",
     )
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the random numbers")
-    command.add_argument(
+    setting("--seed", type=int, default=0, metavar="N", help="of the random numbers")
+    setting(
         "--out", default="shapjax-evaluate", metavar="DIR", help="folder of results, or of a run "
         "that was ended and goes on"
     )  # fmt: skip
+    command.add_argument(
+        "--resume",
+        metavar="DIR",
+        help="go on with the run in DIR by its own settings and pairs; beside it no setting is "
+        "given, but what says which process this is and what is shown",
+    )
+    command.add_argument(
+        "--again-failed",
+        action="store_true",
+        help="try pairs again that failed, as when files are mended",
+    )
     command.add_argument(
         "--with",
         dest="others",
@@ -123,6 +152,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from shapjax.evaluate.store import rows_of_run
     from shapjax.evaluate.tables import write_tables
 
+    options = _whole(options)
     settings = _settings(options)
     place = join(options.coordinator, options.processes, options.process, patience=options.patience)
     dataset = open_dataset(options.dataset, options.root)
@@ -139,6 +169,8 @@ def evaluate(options: argparse.Namespace) -> None:
             options.out,
             shard=place.process,
             shards=place.processes,
+            again_failed=options.again_failed,
+            weights=_weights(options),
             progress=tell,
         )
     if place.process != 0:
@@ -201,20 +233,40 @@ def _settings(options: argparse.Namespace) -> Any:
     )
 
 
-def _models(options: argparse.Namespace) -> dict[str, Any]:
-    from shapjax import backbones
+def _whole(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with all settings, given or of a run that goes on."""
+    from shapjax.evaluate.resume import resumed
 
+    if options.resume is not None:
+        return resumed(options)
+    if options.dataset is None or options.root is None:
+        raise ShapjaxError(
+            "--dataset or --root is missing; name the data set and its folder, or with --resume "
+            "the folder of a run."
+        )
+    return options
+
+
+def _weights(options: argparse.Namespace) -> dict[str, str]:
+    """The weights that are given, by the name of their network; paths as any folder has them."""
     names, weights = options.backbones, options.weights
     if len(set(names)) < len(names) or len(weights) > len(names):
         raise ShapjaxError(
             f"got {len(names)} backbones and {len(weights)} weights, expected each backbone once "
             "and no more weights than backbones."
         )
-    padded = weights + ["-"] * (len(names) - len(weights))
+    given = {name: path for name, path in zip(names, weights, strict=False) if path != "-"}
     return {
-        name: backbones.load(name, weights=None if path == "-" else path)
-        for name, path in zip(names, padded, strict=True)
+        name: str(Path(path).resolve()) if Path(path).exists() else path
+        for name, path in given.items()
     }
+
+
+def _models(options: argparse.Namespace) -> dict[str, Any]:
+    from shapjax import backbones
+
+    weights = _weights(options)
+    return {name: backbones.load(name, weights=weights.get(name)) for name in options.backbones}
 
 
 def _pairs(
@@ -227,7 +279,7 @@ def _pairs(
     from shapjax.evaluate.mining import PAIRS, mine_pairs, read_pairs
 
     asked = options.pairs
-    if asked != "all" and not asked.isdigit():
+    if asked != "all" and not re.fullmatch("[0-9]{1,18}", asked):
         return read_pairs(Path(asked), dataset, broken=options.broken)
     if place.process != 0:
         there = Path(options.out) / PAIRS

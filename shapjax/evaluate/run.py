@@ -11,6 +11,7 @@ result, divided by its pairs. Nothing is measured or judged meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,8 @@ from shapjax.core.stream import stream
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
 from shapjax.evaluate.mining import PAIRS, Pair, digest_of_pairs, write_pairs
-from shapjax.evaluate.store import Key, Row, Store, read
+from shapjax.evaluate.rows import Key, Row
+from shapjax.evaluate.store import Store, read
 from shapjax.explainers.batch import TOGETHER, Failure, explain_stream, pair_key
 from shapjax.explainers.explain import METHODS, explain
 from shapjax.explainers.explanation import Explanation, Side
@@ -133,9 +135,13 @@ class Loaded(NamedTuple):
 
 
 def plan_of(
-    dataset: DataSet, pairs: Sequence[Pair], backbones: Mapping[str, Backbone], settings: Settings
+    dataset: DataSet,
+    pairs: Sequence[Pair],
+    backbones: Mapping[str, Backbone],
+    settings: Settings,
+    weights: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What the rows of a run depend on, as JSON."""
+    """What the rows of a run depend on, and where data set and weights lay, as JSON."""
     from shapjax import __version__
 
     return {
@@ -143,6 +149,7 @@ def plan_of(
         "root": str(dataset.root.resolve()),
         "pairs": digest_of_pairs(list(pairs)),
         "seed": settings.seed,
+        "weights": dict(weights),
         "backbones": {name: digest_of(model) for name, model in backbones.items()},
         "methods": [[*task, settings.budget_of(*task)] for task in settings.tasks],
         "precision": jnp.result_type(float).name,
@@ -159,6 +166,15 @@ def keys_of(
     }
 
 
+def pairs_of_shard(pairs: Sequence[Pair], shard: int, shards: int) -> list[Pair]:
+    """Every ``shards``-th pair by name, from that in the place ``shard``, in the list's order.
+
+    The same ones however the list is ordered, and of any two shards as many but for one.
+    """
+    own = set(sorted(pair.id for pair in pairs)[shard::shards])
+    return [pair for pair in pairs if pair.id in own]
+
+
 def run(
     dataset: DataSet,
     pairs: Sequence[Pair],
@@ -168,6 +184,8 @@ def run(
     *,
     shard: int = 0,
     shards: int = 1,
+    again_failed: bool = False,
+    weights: Mapping[str, str] | None = None,
     progress: Callable[[str, int, int], Any] | None = None,
 ) -> list[Row]:
     """Explain and measure every pair; go on where an earlier run was ended.
@@ -179,8 +197,10 @@ def run(
         settings: methods, orders and budgets.
         out: folder of the rows (see ``shapjax.evaluate.store``) and of ``pairs.csv``, which
             shard 0 writes.
-        shard: this process computes ``pairs[shard::shards]``.
+        shard: which share of the pairs this process computes (``pairs_of_shard``).
         shards: how many processes there are.
+        again_failed: pairs that could not be explained or measured are tried again.
+        weights: where those of the networks lie that were given any, for the manifest to tell.
         progress: called with (what, done, total): rows of this shard by methods on
             ``"feature maps"`` and then, since these take another time each, of those on
             ``"masked pictures"``.
@@ -201,9 +221,9 @@ def run(
             f"{dataset.root} has no masks, so what order 2 finds cannot be measured; ask for "
             "order 1."
         )
-    own = list(pairs)[shard::shards]
-    plan = plan_of(dataset, pairs, backbones, settings)
-    with Store.open(out, plan, shard=shard, shards=shards) as store:
+    own = pairs_of_shard(pairs, shard, shards)
+    plan = plan_of(dataset, pairs, backbones, settings, weights or {})
+    with Store.open(out, plan, shard=shard, shards=shards, again_failed=again_failed) as store:
         if shard == 0:
             write_pairs(Path(out) / PAIRS, list(pairs))
         # Methods on feature maps take seconds a pair, the others minutes: theirs come last.
@@ -312,11 +332,7 @@ def _chunks(items: Iterable[T], width: int) -> Iterator[list[T]]:
 def _explanations(
     model: Backbone, pairs: list[Loaded], task: Task, settings: Settings, mesh: Mesh | None
 ) -> list[Explanation | ShapjaxError]:
-    """The explanation of each pair, or why there is none.
-
-    Raises:
-        MemoryRefused: they do not fit.
-    """
+    """The explanation of each pair, or why there is none."""
     method, order = task
     key = jax.random.key(settings.seed)
     asked = {"method": method, "order": order, "budget": settings.budget_of(*task)}
@@ -325,18 +341,17 @@ def _explanations(
     try:
         # A whole chunk and no more: the next one would run while this one is judged, and nobody
         # could tell how long it took.
-        found = list(
-            explain_stream(
-                model,
-                [(pair.query, pair.retrieved) for pair in pairs],
-                ids=[pair.pair.id for pair in pairs],
-                key=key,
-                mesh=mesh,
-                **asked,
+        with _memory_of_devices():
+            found = list(
+                explain_stream(
+                    model,
+                    [(pair.query, pair.retrieved) for pair in pairs],
+                    ids=[pair.pair.id for pair in pairs],
+                    key=key,
+                    mesh=mesh,
+                    **asked,
+                )
             )
-        )
-    except MemoryRefused:
-        raise
     except ShapjaxError as error:  # of what was asked, and so of all pairs
         return [error] * len(pairs)
     return [NotFiniteError(one.reason) if isinstance(one, Failure) else one for one in found]
@@ -347,11 +362,24 @@ def _alone(
 ) -> Explanation | ShapjaxError:
     own = pair_key(key, pair.pair.id)
     try:
-        return explain(model, pair.query, pair.retrieved, key=own, **asked)
-    except MemoryRefused:
-        raise
+        with _memory_of_devices():
+            return explain(model, pair.query, pair.retrieved, key=own, **asked)
     except ShapjaxError as error:
         return error
+
+
+@contextlib.contextmanager
+def _memory_of_devices() -> Iterator[None]:
+    """Memory of a device that runs out is an error like others: other pairs may still fit."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryRefused(
+            "the device's memory ran out; lower the budget, or free it and ask for failed rows "
+            "again."
+        ) from None
 
 
 def _judged(
@@ -365,8 +393,9 @@ def _judged(
         if isinstance(explained, ShapjaxError):
             raise explained
         name = loaded.pair.id
-        judge = judges[name] = judges.get(name) or Judge(model, loaded)
-        return {**_measured(judge, explained), "error": None}
+        with _memory_of_devices():
+            judge = judges[name] = judges.get(name) or Judge(model, loaded)
+            return {**_measured(judge, explained), "error": None}
     except (NotFiniteError, ValueFunctionError) as error:
         return {"error": f"{error}{_where_not_finite(model, loaded)}"}
     except ShapjaxError as error:

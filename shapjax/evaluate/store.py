@@ -2,42 +2,47 @@
 
 A folder holds ``manifest.json``, the plan of the run, and for each shard a file of one JSON line
 for each row, which is on the disk before the next row begins. A process that is killed while it
-writes leaves a torn last line, which is dropped when the file is opened again. Of a finished
-shard the same rows are also written by column, ``rows-00000-of-00001.npz``.
+writes leaves a torn last line, which is dropped when the file is opened again. A line that is
+damaged otherwise stays where it is, is told by a warning and does not count, so that its row is
+computed again and stands further down. Of a finished shard the same rows are also written by
+column, ``rows-00000-of-00001.npz``, from which lines that were lost are written again when the
+shard is opened.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shapjax.core.checks import whole_number
-from shapjax.core.errors import ShapjaxError
-from shapjax.core.files import write_whole
+from shapjax.core.errors import MemoryRefused, ShapjaxError
+from shapjax.core.files import printable, sync_folder, write_first
 from shapjax.core.interactions import load_npz, save_npz
-
-Row = dict[str, Any]
-"""One result: ``KEY`` and whatever was measured; numbers, texts and None."""
-
-Key = tuple[str, str, str, int]
-
-KEY = ("pair", "backbone", "method", "order")
+from shapjax.evaluate.rows import (
+    Key,
+    Row,
+    columns,
+    key_of,
+    line_of,
+    rows_of_columns,
+    rows_of_lines,
+)
 
 MANIFEST = "manifest.json"
 
+TOLD = ("root", "weights")
+"""What a plan tells, but rows do not depend on: where the files lie whose content they do."""
+
+SHOWN = 5
+"""Damaged lines that a warning names; the others it counts."""
+
 SHARD = re.compile(r"rows-\d{5}-of-\d{5}\.(jsonl|npz)")
-
-
-def key_of(row: Row) -> Key:
-    """What a row is known by: pair, backbone, method and order."""
-    pair, backbone, method, order = (row[name] for name in KEY)
-    return pair, backbone, method, order
 
 
 class Store:
@@ -49,15 +54,21 @@ class Store:
 
     @staticmethod
     def open(
-        folder: str | os.PathLike[str], plan: dict[str, Any], *, shard: int = 0, shards: int = 1
+        folder: str | os.PathLike[str],
+        plan: dict[str, Any],
+        *,
+        shard: int = 0,
+        shards: int = 1,
+        again_failed: bool = False,
     ) -> Store:
         """Begin a run, or go on with it.
 
         Args:
             folder: made if it is not there.
-            plan: what the rows depend on, as JSON; the same for all shards of a run.
+            plan: what the rows depend on, as JSON, the same for all shards of a run; and ``TOLD``.
             shard: which shard this process writes, from 0.
             shards: how many there are. It may differ from an earlier run's, whose rows count too.
+            again_failed: rows with an error do not count as done.
 
         Raises:
             ShapjaxError: the folder has another plan, cannot be written, or is in use.
@@ -69,29 +80,39 @@ class Store:
         manifest = place / MANIFEST
         try:
             place.mkdir(parents=True, exist_ok=True)
+            sync_folder(place.parent)
         except OSError as error:
             raise _unwritable(place, error) from None
         # Looked for in this order, since another process writes its rows after the manifest.
-        orphans = any(SHARD.fullmatch(path.name) for path in place.iterdir())
-        if manifest.exists():
-            _require_same(read_plan(place), plan, place)
-        elif orphans:
-            raise ShapjaxError(
-                f"{place} has rows but no {MANIFEST}, so nobody knows of what; choose another "
-                "folder."
-            )
-        else:
-            write_whole(manifest, json.dumps(plan, indent=2).encode() + b"\n")
+        orphans = bool(_files(place))
+        if not manifest.exists():
+            if orphans:
+                raise ShapjaxError(
+                    f"{place} has rows but no {MANIFEST}, so nobody knows of what; choose another "
+                    "folder."
+                )
+            write_first(manifest, json.dumps(plan, indent=2).encode() + b"\n")
+        # Also after writing it: another process may have been the first.
+        _require_same(read_plan(place), plan, place)
         path = place / f"rows-{shard:05}-of-{shards:05}.jsonl"
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            _lock(file, path)
-            size = _mend(file)
         except OSError as error:
             raise _unwritable(path, error) from None
-        # The other shards of as many are of other pairs, and no business of this one.
-        foreign = [one for one in _files(place) if not one.stem.endswith(f"-of-{shards:05}")]
-        done = {key_of(row) for row in _merged([path, *foreign])}
+        try:
+            sync_folder(place)
+            _lock(file, path)
+            size = _mend(file)
+            size += _restore(file, path, size)
+            # The other shards of as many are of other pairs, and no business of this one.
+            foreign = [one for one in _files(place) if not one.stem.endswith(f"-of-{shards:05}")]
+            rows = _merged([path, *foreign])
+        except BaseException as error:
+            os.close(file)  # and with it the lock
+            if isinstance(error, OSError):
+                raise _unwritable(path, error) from None
+            raise
+        done = {key_of(row) for row in rows if not again_failed or row["error"] is None}
         return Store(place, file, path, size, done)
 
     def done(self) -> set[Key]:
@@ -99,8 +120,8 @@ class Store:
         return self._done
 
     def rows(self) -> list[Row]:
-        """The rows of this shard, in the order in which they were written."""
-        return _rows_of(self._path)
+        """The rows of this shard, each key once, in the order in which they were written."""
+        return _merged([self._path])
 
     def append(self, row: Row) -> None:
         """Write a row; when this returns it is on the disk.
@@ -108,15 +129,10 @@ class Store:
         Raises:
             ShapjaxError: it cannot be written; the rows before it are kept whole.
         """
-        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        line = line_of(row)
         try:
-            written = os.pwrite(self._file, line, self._size)
-            if written < len(line):
-                raise OSError(28, "no space left on device")
-            os.fsync(self._file)
+            _write(self._file, line, self._size)
         except OSError as error:
-            with contextlib.suppress(OSError):  # a torn last line is cut off when it is next opened
-                os.ftruncate(self._file, self._size)
             raise _unwritable(self._path, error) from None
         self._size += len(line)
         self._done.add(key_of(row))
@@ -151,7 +167,9 @@ def read_plan(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / MANIFEST
     try:
         plan = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        if not isinstance(plan, dict):
+            raise ValueError
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "damaged JSON"
         raise ShapjaxError(
             f"{path} cannot be read as the plan of a run ({reason}); choose another folder."
@@ -162,10 +180,11 @@ def read_plan(folder: str | os.PathLike[str]) -> dict[str, Any]:
 def read(folder: str | os.PathLike[str]) -> list[Row]:
     """The rows of all shards, each key once, sorted by backbone, pair, method and order.
 
-    A shard is read from its lines, or from its columns where only those were brought along.
+    A shard is read from its lines, or from its columns where only those were brought along. A
+    damaged line does not count; a warning names it unless it is a last one without an end.
 
     Raises:
-        ShapjaxError: a file cannot be read, or a line other than a torn last one is damaged.
+        ShapjaxError: the folder or a file cannot be read.
     """
     found = _merged(_files(Path(folder)))
     return sorted(found, key=lambda r: (r["backbone"], r["pair"], r["method"], r["order"]))
@@ -173,18 +192,22 @@ def read(folder: str | os.PathLike[str]) -> list[Row]:
 
 def _files(place: Path) -> list[Path]:
     """A file of each shard, its lines where they are there."""
-    paths = sorted(path for path in place.iterdir() if SHARD.fullmatch(path.name))
+    try:
+        paths = sorted(path for path in place.iterdir() if SHARD.fullmatch(path.name))
+    except OSError as error:
+        raise _unreadable(place, error) from None
     lines = {path.stem for path in paths if path.suffix == ".jsonl"}
     return [path for path in paths if path.suffix == ".jsonl" or path.stem not in lines]
 
 
 def _merged(paths: list[Path]) -> list[Row]:
-    """The rows of shards, each key once."""
+    """The rows of shards, each key once: one that failed gives way to a later one."""
     found: dict[Key, Row] = {}
     for path in paths:
-        rows = _rows_of(path) if path.suffix == ".jsonl" else rows_of(load_npz(path))
-        for row in rows:
-            found.setdefault(key_of(row), row)
+        for row in _rows_of(path):
+            known = found.get(key_of(row))
+            if known is None or known["error"] is not None:
+                found[key_of(row)] = row
     return list(found.values())
 
 
@@ -197,54 +220,34 @@ def rows_of_run(folder: str | os.PathLike[str], dataset: str) -> list[Row]:
     plan = read_plan(folder)
     if plan.get("dataset") != dataset:
         raise ShapjaxError(
-            f"{folder} holds a run on {plan.get('dataset')}, expected {dataset}; name another."
+            f"{folder} holds a run on {_shown(plan.get('dataset'))}, expected {dataset}; name "
+            "another."
         )
     return read(folder)
 
 
-def columns(rows: list[Row]) -> dict[str, np.ndarray]:
-    """Rows as one array for each column, [rows]; a missing number is NaN, a missing text empty."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table: dict[str, np.ndarray] = {}
-    for name in names:
-        values = [row.get(name) for row in rows]
-        kinds = {type(value) for value in values if value is not None}
-        if kinds <= {str}:
-            table[name] = np.array([value or "" for value in values], np.str_)
-        elif kinds <= {bool} and None not in values:
-            table[name] = np.array(values, bool)
-        elif kinds <= {int} and None not in values:
-            table[name] = np.array(values, np.int64)
-        else:
-            table[name] = np.array([np.nan if v is None else float(v) for v in values])
-    return table
-
-
-def rows_of(table: dict[str, np.ndarray]) -> list[Row]:
-    """The inverse of ``columns``; NaN and empty texts come back as None."""
-    rows = []
-    for values in zip(*(array.tolist() for array in table.values()), strict=True):
-        row = dict(zip(table, values, strict=True))
-        rows.append({name: None if v in ("",) or v != v else v for name, v in row.items()})
-    return rows
-
-
 def _rows_of(path: Path) -> list[Row]:
+    """The rows of a file of lines or of columns, with a warning of what is damaged."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ShapjaxError(f"cannot read {path} ({error.strerror}).") from None
-    rows = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        raise _unreadable(path, error) from None
+    if path.suffix == ".jsonl":
+        rows, damaged = rows_of_lines(content)
+    else:
         try:
-            row = json.loads(line)
-            key_of(row)
-        except (ValueError, KeyError, TypeError):
-            raise ShapjaxError(
-                f"line {number} of {path} is damaged; delete that line, and its row is computed "
-                "again."
-            ) from None
-        rows.append(row)
+            rows, damaged = rows_of_columns(load_npz(path))
+        except MemoryRefused:
+            raise
+        except ValueError:
+            rows, damaged = [], ["all"]
+    if damaged:
+        shown = ", ".join(map(str, damaged[:SHOWN])) + ", ..." * (len(damaged) > SHOWN)
+        warnings.warn(
+            f"{path} has damaged lines ({shown}), which do not count: their rows are computed "
+            "again when the run goes on.",
+            stacklevel=2,
+        )
     return rows
 
 
@@ -259,6 +262,31 @@ def _mend(file: int) -> int:
     return whole
 
 
+def _write(file: int, lines: bytes, size: int) -> None:
+    """Put lines at the end of a file of that size, onto the disk, or leave it as it was."""
+    try:
+        if os.pwrite(file, lines, size) < len(lines):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file)
+    except OSError:
+        with contextlib.suppress(OSError):  # a torn last line is cut off when it is next opened
+            os.ftruncate(file, size)
+        raise
+
+
+def _restore(file: int, path: Path, size: int) -> int:
+    """Write lines for rows that the shard's columns have alone; how many bytes these are."""
+    by_column = path.with_suffix(".npz")
+    if not by_column.exists():
+        return 0
+    there = {key_of(row) for row in _rows_of(path)}
+    lost = [row for row in _rows_of(by_column) if key_of(row) not in there]
+    lines = b"".join(map(line_of, lost))
+    if lines:
+        _write(file, lines, size)
+    return len(lines)
+
+
 def _lock(file: int, path: Path) -> None:
     """Two processes must not write one shard; the lock goes with the process."""
     try:
@@ -267,19 +295,37 @@ def _lock(file: int, path: Path) -> None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         raise ShapjaxError(
             f"{path} is being written by another process; wait for it, or choose another folder."
         ) from None
+    except OSError as error:  # some network file systems have no locks
+        warnings.warn(
+            f"{path} cannot be locked ({error.strerror or error}), so see to it yourself that no "
+            "other process writes this shard.",
+            stacklevel=3,
+        )
 
 
 def _require_same(old: dict[str, Any], new: dict[str, Any], place: Path) -> None:
-    for name in list(dict.fromkeys([*old, *new])):
-        if old.get(name) != new.get(name):
+    for name in dict.fromkeys([*old, *new]):
+        if name not in TOLD and old.get(name) != new.get(name):
             raise ShapjaxError(
-                f"{place} holds a run with {name} {json.dumps(old.get(name))}, but now it is "
-                f"{json.dumps(new.get(name))}; choose another folder, or ask for the same."
+                f"{place} holds a run with {printable(name):.200} {_shown(old.get(name))}, but now "
+                f"it is {_shown(new.get(name))}; choose another folder, or ask for the same."
             )
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "something else"
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _unreadable(path: Path, error: OSError) -> ShapjaxError:
+    return ShapjaxError(f"cannot read {path} ({error.strerror or error}); make it readable.")
 
 
 def _unwritable(path: Path, error: OSError) -> ShapjaxError:

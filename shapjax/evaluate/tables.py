@@ -20,7 +20,7 @@ from shapjax.evaluate.published import (
     Published,
     published,
 )
-from shapjax.evaluate.store import Row
+from shapjax.evaluate.rows import Row
 
 METRICS: dict[tuple[str, int], str] = {
     ("faithfulness", 1): "Faithfulness, first order (higher is better)",
