@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of, whole_number
-from shapjax.core.errors import MemoryRefused, NotFiniteError, ShapjaxError, ValueFunctionError
+from shapjax.core.errors import MemoryRefused, NotFiniteError, ShapjaxError
 from shapjax.core.stream import stream
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
@@ -38,7 +38,7 @@ from shapjax.explainers.transport import region_shares
 from shapjax.games.backgrounds import background, feature_cells
 from shapjax.games.folder import digest_of
 from shapjax.games.images import load_image
-from shapjax.games.match import embeddings_of, first_bad_layer, not_finite
+from shapjax.games.match import embeddings_of, not_finite
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,9 +48,6 @@ STEPS = 10
 
 CELLS = ("features", "grid")
 """Players that are cells of the feature map."""
-
-BLANKS = ("blur", "mean")
-"""What methods and metrics put in the place of what they hide."""
 
 Task = tuple[str, int]
 """A method and an order."""
@@ -367,8 +364,6 @@ def _judged(
         name = loaded.pair.id
         judge = judges[name] = judges.get(name) or Judge(model, loaded)
         return {**_measured(judge, explained), "error": None}
-    except (NotFiniteError, ValueFunctionError) as error:
-        return {"error": f"{error}{_where_not_finite(model, loaded)}"}
     except ShapjaxError as error:
         return {"error": str(error)}
 
@@ -509,16 +504,3 @@ def _weights(count: int, size: int) -> np.ndarray:
     """What each of ``count`` cells gives to each of ``size`` pixels, [size, count]."""
     at = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(count)))
-
-
-def _where_not_finite(model: Backbone, loaded: Loaded) -> str:
-    """Which layer first gives NaN or infinity, and for which picture; nothing if none does."""
-    for name, picture in zip(loaded.pair[1::-1], (loaded.query, loaded.retrieved), strict=True):
-        whole = model.resize(picture, fit="stretch")
-        shown = {name: whole}
-        shown |= {f"the {kind} of {name}": background(kind, whole, model) for kind in BLANKS}
-        for what, rgb in shown.items():
-            layer = first_bad_layer(model, rgb)
-            if layer is not None:
-                return f" The first layer to do so is {layer}, for {what}."
-    return ""

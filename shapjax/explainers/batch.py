@@ -40,7 +40,7 @@ from shapjax.games.backgrounds import (
 )
 from shapjax.games.feature_pairs import FeaturePair
 from shapjax.games.images import load_image
-from shapjax.games.match import Picture, by_side, not_finite
+from shapjax.games.match import Picture, background_not_finite, by_side, not_finite
 from shapjax.games.players import label_map
 
 TOGETHER = 8
@@ -492,13 +492,9 @@ def _layer(
         if not finite[side]:
             return str(not_finite(model, pictures[side], f"the {name} picture"))
     side = 0 if not finite[2] else 1
-    for kind in (blanks[side] or _Blanks((), ())).kinds:
-        if kind is not None:
-            shown = background(kind, pictures[side], model)
-            if not np.isfinite(np.asarray(features_of(model, shown[None]))).all():
-                place = f"the {kind} background of the {_SIDES[side]} picture"
-                return str(not_finite(model, shown, place))
-    return f"{model.name} gives NaN or infinity for a background; check its weights."
+    # Those that are no names are checked before any pair.
+    named = [kind for kind in (blanks[side] or _Blanks((), ())).kinds if kind is not None]
+    return str(background_not_finite(model, named, pictures[side], _SIDES[side]))
 
 
 @functools.partial(
