@@ -181,7 +181,16 @@ def test_a_background_that_the_network_cannot_bear_is_named(network, pairs):
     (found,) = sj.explain_pairs(
         network, pairs[0][:1], [spotted], on_error="skip", ids=["x"], **options
     )
-    assert re.search("black background of the query picture, first in layer 'root'", found.reason)
+    told = "black background of the query picture, first in layer 'root'"
+    assert re.search(told, found.reason)
+    with pytest.raises(sj.NotFiniteError, match=told):
+        sj.explain(network, pairs[0][0], spotted, order=2, **options)
+    # A picture in the place of a name, in front of one that the network can bear.
+    given = {"method": "sam", "background": [np.zeros((16, 16, 3), np.uint8), "blur"]}
+    with pytest.raises(
+        sj.NotFiniteError, match=r"given background of the retrieved picture, .*'root'"
+    ):
+        sj.explain(network, pairs[0][0], spotted, order=1, **given)
 
 
 def test_explain_names_the_layer_too(network, pairs):

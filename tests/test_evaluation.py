@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 from data_set_folders import coco_folder, cub_folder, plain_folder, sop_folder, voc_folder
 from devices import on_eight_devices
+from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_network import toy
+from toy_network import Toy, toy
 
 import shapjax as sj
+from shapjax.backbones.record import Backbone
 from shapjax.backbones.shapjax_tiny import EMBEDDED
 from shapjax.cli import main
 from shapjax.evaluate.datasets import open_dataset
@@ -377,7 +379,7 @@ def test_nan_of_a_network_names_pair_and_layer_and_spares_the_others(
     assert {row["pair"] for row in failed} == {pairs[1].id}
     first = next(iter(model.maps(model.normalise(jnp.asarray(picture)[None]))))
     for row in failed:
-        assert f"The first layer to do so is {first}, for {bad}." in row["error"]
+        assert f"for the retrieved picture, first in layer '{first}'" in row["error"]
         assert "faithfulness" not in row
     cells = summarise(found, "voc")
     assert {c.count for c in cells if c.metric == "faithfulness" and c.mean is not None} == {2}
@@ -395,11 +397,46 @@ def test_a_network_that_fails_on_the_blur_alone_is_told_with_its_layer(
     found = run(dataset, pairs[:2], {"toy": broken}, Settings(("sam",), orders=(1,)), tmp_path)
     (error,) = [row["error"] for row in found if row["pair"] == pair.id]
     assert "for the blur background of the retrieved picture, first in layer 'pool'" in error
-    assert error.endswith(f"The first layer to do so is pool, for the blur of {pair.validation}.")
     assert [row["pair"] for row in found if row["error"] is None] == [pairs[1].id]
     why = sj.explain(model, loaded.query, loaded.retrieved, method="sam", order=1)
     with pytest.raises(sj.NotFiniteError, match="for a censored picture, first in layer 'pool'"):
         Judge(broken, loaded).first_order(why)
+
+
+class Picky(Toy):
+    """NaN in its root where the first cell shows one picture and the last one does not."""
+
+    def __init__(self, picture):
+        super().__init__()
+        self.first, self.last = (nnx.Param(jnp.asarray(part.mean(axis=(0, 1)))) for part in
+                                 (picture[:4, :4], picture[-4:, -4:]))  # fmt: skip
+
+    def _root(self, x):
+        shown, hidden = (
+            jnp.abs(cell - own[...]).max(axis=-1) for cell, own in
+            ((x[:, 0, 0], self.first), (x[:, -1, -1], self.last))
+        )  # fmt: skip
+        bad = (shown < 1e-5) & (hidden > 1e-3)
+        return jnp.where(bad[:, None, None, None], jnp.nan, super()._root(x))
+
+
+@pytest.mark.parametrize("method", ["kernel-shap", "two-tower", "partition-shap", "fixlip"])
+def test_a_network_that_fails_on_a_masked_picture_alone_is_told_with_its_layer(
+    dataset, pairs, tmp_path, method
+):
+    """Neither for the whole pictures nor for their blur or mean colour."""
+    sound = toy()
+    loaded = _reader(dataset, 16)(pairs[0])
+    picture = np.asarray(sound.preprocess(loaded.retrieved, fit="stretch"))
+    broken = Backbone(f"picky, {method}", sound.preprocessing, *nnx.split(Picky(picture)))
+    order = 2 if method == "fixlip" else 1
+    settings = Settings((method,), (order,), superpixel_budget=260)
+    (row,) = run(dataset, pairs[:1], {"picky": broken}, settings, tmp_path)
+    told = r"the retrieved picture of which only players \[\d.* are shown, first in layer 'root'"
+    assert re.search(told, row["error"])
+    given = {"method": method, "order": order, "budget": 260}
+    with pytest.raises(sj.NotFiniteError, match=told):
+        sj.explain(broken, loaded.query, loaded.retrieved, progress=lambda *_: None, **given)
 
 
 def nan_for(model, picture, value=jnp.nan):

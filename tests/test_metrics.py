@@ -55,6 +55,71 @@ def test_maps_that_rank_nothing_are_refused(heat, share, message):
         metrics.top_share(heat, share)
 
 
+def test_maps_of_any_real_dtype_are_ranked_alike():
+    shown = [[3, 2], [1, 0]]
+    np.testing.assert_array_equal(metrics.ranks(np.array([[0, 5], [6, 9]], np.uint8)), shown)
+    # Equal in reading order; the lowest whole number has no opposite of its own.
+    np.testing.assert_array_equal(metrics.ranks(np.array([[False, True]])), [[1, 0]])
+    np.testing.assert_array_equal(metrics.ranks(np.array([[-(2**31), 1]], np.int32)), [[1, 0]])
+
+
+def of_a_similarity(pictures, *others):
+    return np.zeros(len(pictures))
+
+
+PICTURES = (grey(HEAT), grey(HEAT))
+BLANKS = (grey(np.zeros((2, 2))), grey(np.zeros((2, 2))))
+MASK = np.array([[True, False], [False, False]])
+
+
+def test_masks_may_be_of_the_numbers_0_and_1():
+    shown = []
+
+    def similarity(queries, others):
+        shown.append((queries, others))
+        return np.zeros(1)
+
+    for kind in (bool, np.uint8, int, float):
+        mask, found = MASK.astype(kind), (~MASK).astype(kind)
+        metrics.second_order_faithfulness(similarity, PICTURES, BLANKS, mask, found)
+        np.testing.assert_equal(shown[-1], shown[0])
+        assert metrics.mean_iou(mask, found) == 0
+        assert metrics.pointing_game(HEAT, found, mask) == 1
+        blank = metrics.censored(PICTURES[0], mask, BLANKS[0])
+        np.testing.assert_array_equal(blank[..., 0], [[0, 1], [3, 2]])
+
+
+ROW = np.ones((1, 3))
+LARGE = MASK * 7
+EMPTY = np.full((2, 2), np.nan)
+BOTH = (PICTURES, BLANKS)
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "message"),
+    [
+        (metrics.faithfulness, (of_a_similarity, PICTURES[0], ROW, PICTURES[0]), r"a map .*\(1, 3"),
+        (metrics.deletion, (of_a_similarity, PICTURES[0], ROW, PICTURES[0]), r"a map .*\(1, 3"),
+        (metrics.insertion, (of_a_similarity, PICTURES[0], EMPTY, PICTURES[0]), "4 entries"),
+        (metrics.pointing_game, (EMPTY, MASK), "a map .* 4 entries that are no numbers"),
+        (metrics.pointing_game, (HEAT, ROW), r"a mask has shape \(1, 3\)"),
+        (metrics.pointing_game, (HEAT, MASK, LARGE), "1 entries other than 0 and 1"),
+        (metrics.iou, (LARGE, MASK), "1 entries other than 0 and 1"),
+        (metrics.mean_iou, (MASK, MASK, ROW), r"expected Boolean \(2, 2\)"),
+        (metrics.censored, (PICTURES[0], ROW, PICTURES[0]), r"a mask has shape \(1, 3\)"),
+        (
+            metrics.second_order_faithfulness,
+            (of_a_similarity, *BOTH, MASK, LARGE),
+            "1 entries other than 0 and 1",
+        ),
+        (metrics.second_order_faithfulness, (of_a_similarity, *BOTH, ROW, MASK), "a mask has"),
+    ],
+)
+def test_maps_and_masks_that_do_not_fit_are_refused(metric, given, message):
+    with pytest.raises(sj.ShapjaxError, match=message):
+        metric(*given)
+
+
 def test_first_order_faithfulness():
     picture, blank = grey([[1.0, 0.8], [0.4, 0.2]]), grey(np.zeros((2, 2)))
     # A quarter of four pixels: the upper left goes, and the mean falls by 1 / 4.

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from toy_network import toy
 
 import shapjax as sj
 from shapjax.cli import main
@@ -63,6 +64,15 @@ def test_search_finds_the_nearest(tiny, library):
         assert hit.similarity == pytest.approx(similarities[hit.path], abs=1e-5)
     array = np.asarray(Image.open(library / "query.png"))
     assert sj.search(tiny, array, library, top=9).hits[0].path == library / "query.png"
+
+
+def test_a_picture_that_the_network_cannot_bear_is_told_with_its_layer(tmp_path):
+    Image.fromarray(np.full((16, 16, 3), 200, np.uint8)).save(tmp_path / "bright.png")
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "dark.png")
+    found = embed_folder(toy(), tmp_path)
+    assert found.files == (tmp_path / "bright.png",)
+    told = "toy gives NaN or infinity for dark.png, first in layer 'root'; check its weights."
+    assert found.unreadable == {tmp_path / "dark.png": told}
 
 
 def test_a_folder_is_embedded_once(tiny, library, monkeypatch):

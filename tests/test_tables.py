@@ -17,6 +17,7 @@ from shapjax.evaluate.tables import (
     comma_separated,
     latex,
     markdown,
+    pair_counts,
     summarise,
     write_tables,
 )
@@ -46,14 +47,50 @@ def test_means_and_standard_errors():
     # Two numbers a, b have the standard error |a - b| / 2.
     assert found.standard_error == pytest.approx(0.05)
     assert found.count == 2
-    assert found.published == Published(0.07)
-    # What was compiled on the way does not count.
-    assert cells["seconds", "resnet50", "sam"].mean == pytest.approx(1.5)
-    assert cells["seconds", "resnet50", "sam"].published == Published(0.09, 0.001)
+    assert found.published == Published("0.07")
+    assert cells["seconds", "resnet50", "sam"].published == Published("0.09", "0.001")
     alone = cells["faithfulness", "resnet50", "gram-sam"]
     assert (alone.mean, alone.standard_error, alone.published) == (0.5, None, None)
     assert cells["mean_iou", "net", "sam"].published is None
     assert len(cells) == 4
+
+
+def test_of_seconds_the_median_of_warm_rows_is_shown():
+    """One pair that took minutes does not show; nor what was compiled on the way."""
+    seconds = [0.04, 0.05, 200.0]
+    rows = [row(0, "sam", seconds=900.0, warm=False)]
+    rows += [row(at, "sam", seconds=value, warm=True) for at, value in enumerate(seconds, 1)]
+    (cell,) = (c for c in summarise(rows, "voc") if c.count)
+    assert (cell.mean, cell.standard_error, cell.median, cell.count) == (None, None, 0.05, 3)
+    cells = summarise(rows, "voc")
+    for text, line in (
+        (markdown(cells), "| resnet50 |  |  |  |  | 0.050 |  |"),
+        (markdown(cells), "| *RN50, published mean* | *19.5 ± 0.0* |"),
+        (latex(cells), "resnet50 &  &  &  &  & 0.050 & "),
+    ):
+        assert "Median seconds, first order" in text
+        assert line in text
+    ours = next(csv.DictReader(io.StringIO(comma_separated(cells))))
+    assert (ours["mean"], ours["median"], ours["published"]) == ("", "0.05", "0.09")
+
+
+def test_pairs_and_failures_are_counted_where_they_differ_from_all():
+    rows = [row(at, "sam", faithfulness=0.5) for at in range(4)]
+    rows += [row(at, "vesm", error="NaN" if at else None, faithfulness=0.1) for at in range(4)]
+    rows += [row(at, name, 2, mean_iou=0.5) for at in range(2) for name in ("sam", "lime")]
+    rows += [row(0, "ig", error="NaN"), row(0, "sam", backbone="net", faithfulness=0.5)]
+    text = markdown(summarise(rows, "folder"), pair_counts(rows))
+    assert text.endswith(
+        "|\n\nresnet50: 4 pairs; vesm of order 1: 3 failed; ig of order 1: 1 pairs, 1 failed; "
+        "sam, lime of order 2: 2 pairs.\n\nnet: 1 pairs.\n"
+    )
+
+
+def test_published_numbers_keep_their_digits():
+    text = markdown(summarise([row(0, "sam", faithfulness_v1=0.5, faithfulness=0.5)], "voc"))
+    assert "| *RN50, published* | *0.1 ± 0.003* | *0.15 ± 0.004* | *0.11 ± 0.004* |" in text
+    text = markdown(summarise([row(0, "sam", faithfulness=0.5)], "sop"))
+    assert "| *MoCoV2, published* | *0.24* | *0.30* | *0.27* | *0.18* | *0.14* | *0.2* |" in text
 
 
 def test_the_papers_numbers_follow_ours_metric_by_metric():
@@ -78,24 +115,24 @@ def test_every_published_number_is_printed():
         assert {key[:2] for key in known} <= set(METRICS)
         rows = [row(0, "sam", order, "net", **{metric: 0.5}) for metric, order in METRICS]
         text = markdown(summarise(rows, dataset))
-        lines = [line for line in text.splitlines() if ", published*" in line]
+        lines = [line for line in text.splitlines() if ", published" in line]
         shown = sum(cell.strip().startswith("*") for line in lines for cell in line.split("|")[2:])
         assert shown == len(known)
 
 
 def test_published_numbers_as_they_are_printed():
     voc = published("voc")
-    assert voc["faithfulness", 1, "DN121", "partition-shap"] == Published(0.26)
-    assert voc["inefficiency", 1, "RN50", "gradcam"] == Published(14.9)
-    assert voc["mean_iou", 2, "VGG11", "ig-sam"] == Published(0.73)
+    assert voc["faithfulness", 1, "DN121", "partition-shap"] == Published("0.26")
+    assert voc["inefficiency", 1, "RN50", "gradcam"] == Published("14.9")
+    assert voc["mean_iou", 2, "VGG11", "ig-sam"] == Published("0.73")
     assert ("inefficiency", 1, "DN121", "sbsm") not in voc
-    assert voc["distance_v1", 2, "VGG11", "kernel-shap"] == Published(0.31, 0.006)
-    assert voc["seconds", 2, "RN50", "kernel-shap"] == Published(129.4, 0.87)
-    assert voc["mean_iou", 2, "DN121 (v1)", "lime"] == Published(0.62)
+    assert voc["distance_v1", 2, "VGG11", "kernel-shap"] == Published("0.31", "0.006")
+    assert voc["seconds", 2, "RN50", "kernel-shap"] == Published("129.4", "0.87")
+    assert voc["mean_iou", 2, "DN121 (v1)", "lime"] == Published("0.62")
     assert ("seconds", 2, "DN121", "ig") not in voc
-    assert published("sop")["faithfulness", 1, "MoCoV2", "kernel-shap"] == Published(0.18)
-    assert published("cub")["inefficiency", 1, "RN50-ML", "gradcam"] == Published(5.23)
-    assert published("coco")["mean_iou", 2, "RN50", "kernel-sam"] == Published(0.48)
+    assert published("sop")["faithfulness", 1, "MoCoV2", "kernel-shap"] == Published("0.18")
+    assert published("cub")["inefficiency", 1, "RN50-ML", "gradcam"] == Published("5.23")
+    assert published("coco")["mean_iou", 2, "RN50", "kernel-sam"] == Published("0.48")
     assert published("folder") == {}
     # 9 + 6 + 7 + 5 + 6 columns of 4 networks, and 3 networks of v1 with 6 * 2 + 4 * 3 numbers.
     assert len(voc) == 4 * (9 + 6 + 7 + 5 + 6) + 3 * (6 * 2 + 4 * 3)
@@ -113,7 +150,7 @@ def test_published_numbers_are_in_the_text_of_the_paper():
         words = numbers.split()
         if len(words) == 9:
             printed.setdefault(network, []).append(
-                [None if word == "-" else float(word) for word in words]
+                [None if word == "-" else word for word in words]
             )
     for dataset, count in (("voc", 5), ("sop", 2), ("cub", 2), ("coco", 5)):
         known = published(dataset)
@@ -152,7 +189,7 @@ def test_numbers_of_the_first_version_are_in_its_text():
         method = names.get(cells[1], cells[1].lower().replace(" ", "-"))
         for (metric, order), cell in zip(columns, cells[2:], strict=True):
             if cell != "-":
-                parts = [float(part) for part in cell.split(r"\pm")]
+                parts = cell.split(r" \pm ")
                 # The mIoU of these networks is printed in both versions.
                 name = f"{network} (v1)" if metric == "mean_iou" else network
                 printed[metric, order, name, method] = Published(*parts)
@@ -186,14 +223,14 @@ def test_comma_separated_and_latex(tmp_path):
     found = by_place["faithfulness", "1", "resnet50", "sam"]
     assert (found["published"], found["count"]) == ("0.07", "2")
     theirs = by_place["seconds", "1", "DN121", "sam"]
-    names = ("mean", "standard_error", "count", "published", "published_standard_error")
+    names = ("mean", "median", "count", "published", "published_standard_error")
     assert [theirs[name] for name in names] == ["", "", "0", "0.17", "0.004"]
     text = latex(cells)
     assert r"0.15 $\pm$ 0.05" in text
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
     assert "_" not in text.replace(r"\_", "")
     paths = write_tables(tmp_path, ROWS, "voc")
-    assert paths["md"].read_text(encoding="utf-8") == markdown(cells)
+    assert paths["md"].read_text(encoding="utf-8") == markdown(cells, pair_counts(ROWS))
 
 
 def test_a_set_without_published_numbers():

@@ -150,6 +150,21 @@ def test_misbehaviour_is_named(value, message):
         sj.worths(value, masks)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_function_may_know_why_a_coalition_has_no_worth(known):
+    class Game:
+        def __call__(self, rows):
+            return np.where(rows.sum(1) > 1, np.nan, 0.0)
+
+        def not_finite(self, mask):
+            assert mask.tolist() == masks[masks.sum(1) > 1][0].tolist()
+            return sj.NotFiniteError("the network is broken") if known else None
+
+    kind, told = (sj.NotFiniteError, "broken") if known else (sj.ValueFunctionError, "first has")
+    with pytest.raises(kind, match=told):
+        sj.worths(Game(), masks)
+
+
 def test_the_function_s_own_errors_pass_through():
     def value(rows):
         raise RuntimeError("remote model is down")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import jax
 
 from shapjax.core.errors import MemoryRefused
 
@@ -58,3 +62,20 @@ def require_memory(count: int, what: str, remedy: str) -> None:
             f"{what} needs {format_bytes(count)} but only {format_bytes(available)} are "
             f"available; {remedy}."
         )
+
+
+@contextlib.contextmanager
+def memory_of_devices() -> Iterator[None]:
+    """Memory of a device that runs out becomes an error like others.
+
+    Raises:
+        MemoryRefused: it ran out.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryRefused(
+            "the device's memory ran out; lower the budget, or free some first."
+        ) from None

@@ -26,7 +26,8 @@ class ValueFunction(Protocol):
     Bit i of a row says whether player i is in. A ``jax.tree_util.Partial`` carries its data as
     arguments of the compiled program, so games that differ only in data share one compilation. A
     callable that compiles its own programs says so by an attribute ``compiled = True``; it is a
-    JAX function and is called as it is.
+    JAX function and is called as it is. One that knows why a coalition has no finite worth has a
+    method ``not_finite`` (see ``require_finite``).
     """
 
     def __call__(self, masks: Any, /) -> Any:
@@ -65,6 +66,7 @@ def worths(
 
     Raises:
         ValueFunctionError: it returned the wrong shape or type, NaN or infinity.
+        NotFiniteError: likewise, where the value function knows the network and the layer.
         DtypeError: a ``Partial`` carries float64 data while JAX's 64-bit mode is off.
     """
     chunk_size = whole_number(chunk_size, "chunk_size", low=1)
@@ -107,7 +109,7 @@ def worths(
         values = jnp.concatenate([float_array(p, "the value function's result") for p in parts])
     else:
         values = _as_float(np.concatenate(parts))
-    _require_finite(values, masks)
+    require_finite(value_fn, values, masks)
     return values
 
 
@@ -228,12 +230,33 @@ def _as_float(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64) if widen else values
 
 
-def _require_finite(values: Any, masks: Any) -> None:
-    bad = np.flatnonzero(~np.isfinite(np.asarray(values)))
-    if bad.size:
-        members = np.flatnonzero(np.asarray(masks[int(bad[0])])).tolist()
-        shown = str(members) if len(members) <= 12 else f"{members[:12]} and others"
-        raise ValueFunctionError(
-            f"the value function returned NaN or infinity for {bad.size} of {len(values)} "
-            f"coalitions (the first has players {shown}); make it finite for every coalition."
-        )
+def require_finite(value_fn: Any, values: Any, masks: Any) -> None:
+    """Refuse NaN and infinity among what a function gave for masks.
+
+    Args:
+        value_fn: the function. Its method ``not_finite``, if it has one, takes the first mask
+            with such a value, Boolean [n], to the error that tells the cause; or to None.
+        values: numbers or embeddings, [M, ...].
+        masks: Boolean [M, n].
+
+    Raises:
+        ValueFunctionError: there are some, and nothing more is known.
+        ShapjaxError: what ``not_finite`` gives.
+    """
+    finite = np.isfinite(np.asarray(values)).reshape(len(values), -1).all(axis=1)
+    bad = np.flatnonzero(~finite)
+    if not bad.size:
+        return
+    first = np.asarray(masks[int(bad[0])])
+    cause = value_fn.not_finite(first) if hasattr(value_fn, "not_finite") else None
+    raise cause or ValueFunctionError(
+        f"the value function returned NaN or infinity for {bad.size} of {len(values)} "
+        f"coalitions (the first has players {members_of(first)}); make it finite for every "
+        "coalition."
+    )
+
+
+def members_of(mask: np.ndarray) -> str:
+    """The players of a coalition, Boolean [n], for a message: the first of many."""
+    members = np.flatnonzero(mask).tolist()
+    return str(members) if len(members) <= 12 else f"{members[:12]} and others"

@@ -30,7 +30,7 @@ from shapjax.core.errors import ShapjaxError, ValueFunctionError
 from shapjax.core.interactions import load_npz, save_npz
 from shapjax.core.memory import require_memory
 from shapjax.core.precision import precision_scope
-from shapjax.core.worths import DEFAULT_CHUNK
+from shapjax.core.worths import DEFAULT_CHUNK, require_finite
 from shapjax.estimators.distinct import distinct_coalitions
 from shapjax.estimators.gaussian_process import Process, fit_process
 from shapjax.estimators.product_kernel import derivative_tables
@@ -326,8 +326,7 @@ def _encode(embed: Embed, masks: np.ndarray, chunk_size: int) -> np.ndarray:
             )
         parts.append(part.astype(np.float64))
     values = np.concatenate(parts)
-    if not np.isfinite(values).all():
-        raise ValueFunctionError("a tower returned NaN or infinity; make every embedding finite.")
+    require_finite(embed, values, masks)
     return values
 
 

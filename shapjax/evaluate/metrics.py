@@ -7,7 +7,8 @@ network what that did.
 A map that is equal everywhere ranks nothing and is scored by that order, as an arbitrary choice,
 rather than left out of the mean. **Empty masks** show nothing that could be found: metrics that
 need one are NaN, and means leave them out. **Void pixels** belong to no class: intersections,
-unions and the pointing game pass over them.
+unions and the pointing game pass over them. Maps may be of any real dtype and are ranked in
+float64; masks are Boolean, or of the numbers 0 and 1.
 
 Source: Hamilton et al. 2022, section 6 and A.2; v1 (2021), section 5; Petsiuk et al. 2018 for
 the curves; Zhang et al. 2016 for the pointing game.
@@ -59,16 +60,36 @@ def ranks(heat: np.ndarray) -> np.ndarray:
     Raises:
         ShapjaxError: the map is not [H, W] or holds NaN or infinity.
     """
-    values = np.asarray(heat)
-    if values.ndim != 2 or not np.isfinite(values).all():
-        raise ShapjaxError(
-            f"a map has shape {values.shape} and {int((~np.isfinite(values)).sum())} entries that "
-            "are no numbers, expected finite numbers [H, W]."
-        )
+    values = _finite(heat)
     order = np.argsort(-values.ravel(), kind="stable")
     found = np.empty(values.size, np.int64)
     found[order] = np.arange(values.size)
     return found.reshape(values.shape)
+
+
+def _finite(heat: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A map in float64 [H, W], which holds every dtype without wrapping; of ``shape`` if given."""
+    values = np.asarray(heat, np.float64)
+    fits = values.ndim == 2 if shape is None else values.shape == shape
+    if not fits or not np.isfinite(values).all():
+        raise ShapjaxError(
+            f"a map has shape {values.shape} and {int((~np.isfinite(values)).sum())} entries that "
+            f"are no numbers, expected finite numbers {'[H, W]' if shape is None else shape}; give "
+            "it at the size of its picture."
+        )
+    return values
+
+
+def _mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask as Boolean: bitwise operators would take the numbers 0 and 1 for others."""
+    given = np.asarray(mask)
+    strange = int(((given != 0) & (given != 1)).sum())
+    if given.shape != shape or strange:
+        raise ShapjaxError(
+            f"a mask has shape {given.shape} and {strange} entries other than 0 and 1, expected "
+            f"Boolean {shape}; give it at the size of its picture, compared with the class."
+        )
+    return given.astype(bool)
 
 
 def top_pixels(heat: np.ndarray, count: int) -> np.ndarray:
@@ -93,8 +114,12 @@ def top_share(heat: np.ndarray, share: float) -> np.ndarray:
 
 
 def censored(picture: np.ndarray, hidden: np.ndarray, blank: np.ndarray) -> np.ndarray:
-    """A picture [H, W, 3] with the ``hidden`` pixels [H, W] from a blank one."""
-    return np.where(hidden[..., None], blank, picture)
+    """A picture [H, W, 3] with the ``hidden`` pixels [H, W] from a blank one.
+
+    Raises:
+        ShapjaxError: ``hidden`` is of another size, or has other numbers than 0 and 1.
+    """
+    return np.where(_mask(hidden, picture.shape[:2])[..., None], blank, picture)
 
 
 def faithfulness(
@@ -116,7 +141,11 @@ def faithfulness(
 
     Returns:
         Units of similarity; higher is better.
+
+    Raises:
+        ShapjaxError: the map is of another size than the picture, or see ``top_share``.
     """
+    heat = _finite(heat, picture.shape[:2])
     pictures = np.stack([picture, censored(picture, top_share(heat, share), blank)])
     whole, less = np.asarray(similarity(pictures), np.float64)
     return float(whole - less)
@@ -141,12 +170,18 @@ def second_order_faithfulness(
 
     Returns:
         Units of similarity, higher is better (v1 prints 1 less this); NaN if either is empty.
+
+    Raises:
+        ShapjaxError: a mask is of another size than its picture, or has other numbers than 0, 1.
     """
-    if not mask.any() or not found.any():
+    kept = [
+        _mask(own, picture.shape[:2]) for own, picture in zip((mask, found), pictures, strict=True)
+    ]
+    if not all(own.any() for own in kept):
         return float("nan")
     query, retrieved = (
-        censored(picture, ~kept, blank)[None]
-        for picture, kept, blank in zip(pictures, (mask, found), blanks, strict=True)
+        censored(picture, ~own, blank)[None]
+        for picture, own, blank in zip(pictures, kept, blanks, strict=True)
     )
     return float(np.asarray(similarity(query, retrieved), np.float64)[0])
 
@@ -166,13 +201,19 @@ def mean_iou(found: np.ndarray, true: np.ndarray, void: np.ndarray | None = None
     scores = [iou(found, true, void)]
     if np.isnan(scores[0]):
         return scores[0]
-    rest = iou(~found, ~true, void)
+    rest = iou(np.logical_not(found), np.logical_not(true), void)
     return float(np.mean(scores if np.isnan(rest) else [*scores, rest]))
 
 
 def iou(found: np.ndarray, true: np.ndarray, void: np.ndarray | None = None) -> float:
-    """Intersection over union of Boolean masks [H, W]; NaN if there is nothing to find."""
-    counted = np.ones(true.shape, bool) if void is None else ~void
+    """Intersection over union of Boolean masks [H, W]; NaN if there is nothing to find.
+
+    Raises:
+        ShapjaxError: they differ in size, or have other numbers than 0 and 1.
+    """
+    shape = np.shape(true)
+    found, true = _mask(found, shape), _mask(true, shape)
+    counted = np.ones(shape, bool) if void is None else ~_mask(void, shape)
     if not (true & counted).any():
         return float("nan")
     return float((found & true & counted).sum() / ((found | true) & counted).sum())
@@ -207,6 +248,9 @@ def deletion(
     Args:
         similarity, picture, heat, blank: as in ``faithfulness``.
         steps: equal shares in which all pixels go, so that the curve has ``steps + 1`` points.
+
+    Raises:
+        ShapjaxError: the map is of another size than the picture, or see ``ranks``.
     """
     return _curve(similarity, blank, picture, heat, steps)
 
@@ -221,7 +265,7 @@ def insertion(
 ) -> Curve:
     """Similarity while pixels come back to a blank picture, the highest first.
 
-    A large area is good. Arguments as in ``deletion``.
+    A large area is good. Arguments and errors as in ``deletion``.
     """
     return _curve(similarity, picture, blank, heat, steps)
 
@@ -230,7 +274,7 @@ def _curve(
     similarity: Similarity, coming: np.ndarray, going: np.ndarray, heat: np.ndarray, steps: int
 ) -> Curve:
     shares = np.linspace(0, 1, whole_number(steps, "steps", low=1) + 1)
-    places = ranks(heat)
+    places = ranks(_finite(heat, coming.shape[:2]))
     counts = np.round(shares * places.size)[:, None, None]
     pictures = np.where((places < counts)[..., None], coming, going)
     return Curve(shares, np.asarray(similarity(pictures), np.float64))
@@ -249,8 +293,13 @@ def pointing_game(heat: np.ndarray, true: np.ndarray, void: np.ndarray | None = 
 
     Returns:
         In [0, 1]; NaN if the object is empty.
+
+    Raises:
+        ShapjaxError: see ``ranks``; or a mask is of another size, or no mask.
     """
-    playing = np.ones(true.shape, bool) if void is None else ~void
+    heat = _finite(heat)
+    true = _mask(true, heat.shape)
+    playing = np.ones(heat.shape, bool) if void is None else ~_mask(void, heat.shape)
     if not (true & playing).any():
         return float("nan")
     highest = playing & (heat == heat[playing].max())

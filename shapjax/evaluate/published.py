@@ -37,15 +37,15 @@ NETWORKS = {
 
 
 class Published(NamedTuple):
-    """A number of the paper.
+    """A number of the paper, a mean, in the digits that it prints.
 
     Attributes:
-        value: as printed.
-        standard_error: of the mean, where it is printed.
+        value: as printed, such as "0.10".
+        standard_error: of the mean likewise, where it is printed.
     """
 
-    value: float
-    standard_error: float | None = None
+    value: str
+    standard_error: str | None = None
 
 
 _VOC = """
@@ -158,7 +158,7 @@ def published(dataset: str) -> dict[Key, Published]:
         metric, order, network, *values = line.split() or ("", "0", "")
         for method, text in zip(METHODS_OF_PAPER, values, strict=bool(values)):
             if text != "-":
-                found[metric, int(order), network, method] = Published(float(text))
+                found[metric, int(order), network, method] = Published(text)
     if dataset == "voc":
         found |= _first_version()
     return found
@@ -176,8 +176,7 @@ def _first_version() -> dict[Key, Published]:
         network, method, *values = line.split()
         for metric, order, at in places:
             if values[at] != "-":
-                number = Published(float(values[at]), float(values[at + 1]))
-                found[metric, order, network, method] = number
+                found[metric, order, network, method] = Published(*values[at : at + 2])
         if values[8] != "-":
-            found["mean_iou", 2, f"{network} (v1)", method] = Published(float(values[8]))
+            found["mean_iou", 2, f"{network} (v1)", method] = Published(values[8])
     return found

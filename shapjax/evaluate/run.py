@@ -4,14 +4,13 @@ Rows do not depend on the order, the number or the sharding of pairs, nor on the
 process: the random numbers of a pair come from the seed and the pair's own name (``pair_key``).
 
 Methods on feature maps take a chunk of pairs at a time, one compiled program for all devices of
-this process; the others run the network on masked pictures, one pair after another. The seconds of
-a row are those of its explanation alone: of a chunk, the time from reading its pictures to its last
-result, divided by its pairs. Nothing is measured or judged meanwhile.
+this process; the others run the network on masked pictures, on each device one pair after another.
+The seconds of a row are those of its explanation alone: of a chunk of maps, the time from reading
+its pictures to its last result, divided by its pairs. Nothing is measured or judged meanwhile.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,21 +25,22 @@ from jax.sharding import Mesh
 
 from shapjax.backbones.record import Backbone
 from shapjax.core.checks import one_of, whole_number
-from shapjax.core.errors import MemoryRefused, NotFiniteError, ShapjaxError, ValueFunctionError
+from shapjax.core.errors import NotFiniteError, ShapjaxError
+from shapjax.core.memory import memory_of_devices
 from shapjax.core.stream import stream
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
 from shapjax.evaluate.mining import PAIRS, Pair, digest_of_pairs, write_pairs
 from shapjax.evaluate.rows import Key, Row
 from shapjax.evaluate.store import Store, read
-from shapjax.explainers.batch import TOGETHER, Failure, explain_stream, pair_key
-from shapjax.explainers.explain import METHODS, explain
+from shapjax.explainers.batch import TOGETHER, Failure, explain_stream
+from shapjax.explainers.explain import METHODS
 from shapjax.explainers.explanation import Explanation, Side
 from shapjax.explainers.transport import region_shares
 from shapjax.games.backgrounds import background, feature_cells
 from shapjax.games.folder import digest_of
 from shapjax.games.images import load_image
-from shapjax.games.match import embeddings_of, first_bad_layer, not_finite
+from shapjax.games.match import embeddings_of, not_finite
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,9 +50,6 @@ STEPS = 10
 
 CELLS = ("features", "grid")
 """Players that are cells of the feature map."""
-
-BLANKS = ("blur", "mean")
-"""What methods and metrics put in the place of what they hide."""
 
 Task = tuple[str, int]
 """A method and an order."""
@@ -275,10 +272,9 @@ def _run_backbone(
     wanted = [pair for pair in pairs if missing(pair)]
     if not wanted:
         return
-    on_maps = settings.on_maps(*tasks[0])
-    mesh = _devices() if on_maps else None
+    mesh = _devices()
     # One program's pairs at a time; of methods on masked pictures one pair fills a device.
-    width = TOGETHER * (1 if mesh is None else mesh.size) if on_maps else 1
+    width = (TOGETHER if settings.on_maps(*tasks[0]) else 1) * (1 if mesh is None else mesh.size)
     compiled: set[tuple[Any, ...]] = set()
     read_pair = _reader(dataset, model.preprocessing.size)
     for chunk in _chunks(stream(read_pair, wanted, ahead=max(2, width)), width):
@@ -334,52 +330,25 @@ def _explanations(
 ) -> list[Explanation | ShapjaxError]:
     """The explanation of each pair, or why there is none."""
     method, order = task
-    key = jax.random.key(settings.seed)
-    asked = {"method": method, "order": order, "budget": settings.budget_of(*task)}
-    if not settings.on_maps(*task):
-        return [_alone(model, pair, key, asked) for pair in pairs]
     try:
         # A whole chunk and no more: the next one would run while this one is judged, and nobody
         # could tell how long it took.
-        with _memory_of_devices():
+        with memory_of_devices():
             found = list(
                 explain_stream(
                     model,
                     [(pair.query, pair.retrieved) for pair in pairs],
                     ids=[pair.pair.id for pair in pairs],
-                    key=key,
+                    key=settings.seed,
                     mesh=mesh,
-                    **asked,
+                    method=method,
+                    order=order,
+                    budget=settings.budget_of(*task),
                 )
             )
     except ShapjaxError as error:  # of what was asked, and so of all pairs
         return [error] * len(pairs)
-    return [NotFiniteError(one.reason) if isinstance(one, Failure) else one for one in found]
-
-
-def _alone(
-    model: Backbone, pair: Loaded, key: jax.Array, asked: dict[str, Any]
-) -> Explanation | ShapjaxError:
-    own = pair_key(key, pair.pair.id)
-    try:
-        with _memory_of_devices():
-            return explain(model, pair.query, pair.retrieved, key=own, **asked)
-    except ShapjaxError as error:
-        return error
-
-
-@contextlib.contextmanager
-def _memory_of_devices() -> Iterator[None]:
-    """Memory of a device that runs out is an error like others: other pairs may still fit."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise MemoryRefused(
-            "the device's memory ran out; lower the budget, or free it and ask for failed rows "
-            "again."
-        ) from None
+    return [ShapjaxError(one.reason) if isinstance(one, Failure) else one for one in found]
 
 
 def _judged(
@@ -393,11 +362,9 @@ def _judged(
         if isinstance(explained, ShapjaxError):
             raise explained
         name = loaded.pair.id
-        with _memory_of_devices():
+        with memory_of_devices():
             judge = judges[name] = judges.get(name) or Judge(model, loaded)
             return {**_measured(judge, explained), "error": None}
-    except (NotFiniteError, ValueFunctionError) as error:
-        return {"error": f"{error}{_where_not_finite(model, loaded)}"}
     except ShapjaxError as error:
         return {"error": str(error)}
 
@@ -538,16 +505,3 @@ def _weights(count: int, size: int) -> np.ndarray:
     """What each of ``count`` cells gives to each of ``size`` pixels, [size, count]."""
     at = np.clip((np.arange(size) + 0.5) * count / size - 0.5, 0, count - 1)
     return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(count)))
-
-
-def _where_not_finite(model: Backbone, loaded: Loaded) -> str:
-    """Which layer first gives NaN or infinity, and for which picture; nothing if none does."""
-    for name, picture in zip(loaded.pair[1::-1], (loaded.query, loaded.retrieved), strict=True):
-        whole = model.resize(picture, fit="stretch")
-        shown = {name: whole}
-        shown |= {f"the {kind} of {name}": background(kind, whole, model) for kind in BLANKS}
-        for what, rgb in shown.items():
-            layer = first_bad_layer(model, rgb)
-            if layer is not None:
-                return f" The first layer to do so is {layer}, for {what}."
-    return ""

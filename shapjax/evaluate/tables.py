@@ -1,4 +1,8 @@
-"""The paper's tables from rows of results: means, standard errors, and what was published."""
+"""The paper's tables from rows of results: means, standard errors, and what was published.
+
+Of seconds the median stands in place of the mean: one pair that waited minutes for other work on
+the machine would make the mean its own. The papers' seconds are means.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +33,12 @@ METRICS: dict[tuple[str, int], str] = {
     ("insertion", 1): "Area under insertion (higher is better)",
     ("pointing", 1): "Pointing game (higher is better)",
     ("faithfulness_v1", 1): "Faithfulness of v1, first order (higher is better)",
-    ("seconds", 1): "Seconds, first order",
+    ("seconds", 1): "Median seconds, first order",
     ("faithfulness", 2): "Faithfulness, second order (higher is better)",
     ("mean_iou", 2): "mIoU, second order (higher is better)",
     ("inefficiency", 2): "Inefficiency, second order (0 is best)",
     ("distance_v1", 2): "Distance of v1, second order (lower is better)",
-    ("seconds", 2): "Seconds, second order",
+    ("seconds", 2): "Median seconds, second order",
 }
 """Every metric that is printed, by name and order, in the order of printing."""
 
@@ -47,8 +51,9 @@ class Cell(NamedTuple):
         order: 1 or 2.
         network: the backbone, by our name or, of the paper's numbers, the paper's.
         method: name.
-        mean: over pairs; None of the paper's numbers.
-        standard_error: of the mean; None with fewer than two pairs.
+        mean: over pairs; None of seconds and of the paper's numbers.
+        standard_error: of the mean; None without one and with fewer than two pairs.
+        median: over pairs, of seconds alone; else None.
         count: pairs; 0 of the paper's numbers.
         published: what the paper prints for the same network, method and metric.
     """
@@ -59,16 +64,17 @@ class Cell(NamedTuple):
     method: str
     mean: float | None
     standard_error: float | None
+    median: float | None
     count: int
     published: Published | None
 
 
 def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
-    """Mean and standard error of every metric, backbone, method and order.
+    """Mean and standard error, of seconds the median, of every metric, backbone, method and order.
 
     After those of a metric come the paper's numbers for it, under its own names of networks.
 
-    Pairs for which a metric is not defined are left out of its mean. Of seconds the first
+    Pairs for which a metric is not defined are left out of it. Of seconds the first
     explanation of each kind in a process, which is compiled, is left out where there are others.
 
     Args:
@@ -90,7 +96,7 @@ def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
         if ours:
             cells += ours
             cells += [
-                Cell(*key, None, None, 0, number)
+                Cell(*key, None, None, None, 0, number)
                 for key, number in known.items()
                 if key[:2] == (metric, order)
             ]
@@ -98,14 +104,11 @@ def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
 
 
 def _measured(key: Key, values: list[float], theirs: Published | None) -> Cell:
-    error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
-    return Cell(
-        *key,
-        float(np.mean(values)),
-        None if error is None else float(error),
-        len(values),
-        theirs,
-    )
+    count = len(values)
+    if key[0] == "seconds":
+        return Cell(*key, None, None, float(np.median(values)), count, theirs)
+    error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
+    return Cell(*key, float(np.mean(values)), error, None, count, theirs)
 
 
 def _values(group: list[Row], metric: str) -> list[float]:
@@ -114,21 +117,50 @@ def _values(group: list[Row], metric: str) -> list[float]:
     return [row[metric] for row in group if row.get(metric) is not None]
 
 
-def markdown(cells: Sequence[Cell]) -> str:
+def pair_counts(rows: Sequence[Row]) -> list[str]:
+    """A line for each network: its pairs, and which methods had fewer or failed at some."""
+    networks: dict[str, dict[tuple[str, int], list[Row]]] = {}
+    for row in rows:
+        groups = networks.setdefault(row["backbone"], {})
+        groups.setdefault((row["method"], row["order"]), []).append(row)
+    lines = []
+    for network, groups in networks.items():
+        total = len({row["pair"] for group in groups.values() for row in group})
+        alike: dict[tuple[int, str], list[str]] = {}
+        for (method, order), group in sorted(groups.items(), key=lambda item: item[0][1]):
+            failed = sum(row["error"] is not None for row in group)
+            said = ([f"{len(group)} pairs"] if len(group) < total else []) + (
+                [f"{failed} failed"] if failed else []
+            )
+            if said:
+                alike.setdefault((order, ", ".join(said)), []).append(method)
+        others = [
+            f"{', '.join(methods)} of order {order}: {said}"
+            for (order, said), methods in alike.items()
+        ]
+        lines.append(f"{'; '.join([f'{network}: {total} pairs', *others])}.")
+    return lines
+
+
+def markdown(cells: Sequence[Cell], counts: Sequence[str] = ()) -> str:
     """One table for each metric: a line for each network, a column for each method.
 
-    Lines in italics are the paper's numbers for its own networks.
+    Lines in italics are the paper's numbers for its own networks, in the digits that it prints.
+
+    Args:
+        cells: from ``summarise``.
+        counts: lines under the tables, from ``pair_counts``.
     """
     parts = []
     for title, methods, lines in _tables(cells):
         rule = "|".join("---" for _ in range(len(methods) + 1))
         rows = [f"**{title}**", "", f"| network | {' | '.join(methods)} |", f"|{rule}|"]
         for network, texts, ours in lines:
-            shown = network if ours else f"*{network}, published*"
+            shown = network if ours else f"*{network}*"
             values = [text if ours or not text else f"*{text}*" for text in texts]
             rows.append(f"| {shown} | {' | '.join(values)} |")
         parts.append("\n".join(rows))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *counts]) + "\n"
 
 
 def latex(cells: Sequence[Cell]) -> str:
@@ -142,7 +174,7 @@ def latex(cells: Sequence[Cell]) -> str:
             rf"network & {' & '.join(methods)} \\ \hline",
         ]
         for network, texts, ours in lines:
-            shown = _tex(network) if ours else rf"\emph{{{_tex(network)}, published}}"
+            shown = _tex(network) if ours else rf"\emph{{{_tex(network)}}}"
             rows.append(rf"{shown} & {' & '.join(map(_tex, texts))} \\")
         rows += [r"\end{tabular}", r"\end{table}"]
         parts.append("\n".join(rows))
@@ -150,7 +182,10 @@ def latex(cells: Sequence[Cell]) -> str:
 
 
 def comma_separated(cells: Sequence[Cell]) -> str:
-    """One line for each cell, with all digits; the paper's numbers have columns of their own."""
+    """One line for each cell, with all digits; the paper's numbers have columns of their own.
+
+    Those are means, of seconds too.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*Cell._fields[:-1], "published", "published_standard_error"])
@@ -170,7 +205,7 @@ def write_tables(
     """
     cells = summarise(rows, dataset)
     written = {
-        "md": markdown(cells),
+        "md": markdown(cells, pair_counts(rows)),
         "csv": comma_separated(cells),
         "tex": latex(cells),
     }
@@ -181,7 +216,7 @@ def write_tables(
 
 
 Line = tuple[str, list[str], bool]
-"""A network, its number by each method as text, and whether it is ours."""
+"""A network as it is shown, its number by each method as text, and whether it is ours."""
 
 
 def _tables(cells: Sequence[Cell]) -> list[tuple[str, list[str], list[Line]]]:
@@ -202,10 +237,16 @@ def _tables(cells: Sequence[Cell]) -> list[tuple[str, list[str], list[Line]]]:
 def _lines(cells: Sequence[Cell], methods: Sequence[str], *, ours: bool) -> list[Line]:
     """A line for each network, blank where a method has no number."""
     texts = {(cell.network, cell.method): _text(cell) for cell in cells}
-    networks = dict.fromkeys(cell.network for cell in cells)
+    said = {
+        cell.network: f", published{' mean' if cell.metric == 'seconds' else ''}" for cell in cells
+    }
     return [
-        (network, [texts.get((network, method), "") for method in methods], ours)
-        for network in networks
+        (
+            network if ours else network + theirs,
+            [texts.get((network, method), "") for method in methods],
+            ours,
+        )
+        for network, theirs in said.items()
     ]
 
 
@@ -217,15 +258,17 @@ def _in_order(methods: set[str]) -> list[str]:
 
 
 def _text(cell: Cell) -> str:
+    if cell.median is not None:
+        return _number(cell.median, None)
     if cell.mean is not None:
         return _number(cell.mean, cell.standard_error)
-    return "" if cell.published is None else _number(*cell.published)
+    return "" if cell.published is None else " ± ".join(filter(None, cell.published))
 
 
 def _number(value: float, error: float | None) -> str:
     digits = 2 if abs(value) < 10 else 1
     # Seconds of the fast methods would be all zeros.
-    digits = 3 if 0 < abs(value) < 0.1 and error is not None and error < 0.005 else digits
+    digits = 3 if 0 < abs(value) < 0.1 and (error or 0) < 0.005 else digits
     shown = f"{value:.{digits}f}"
     return shown if error is None else f"{shown} ± {error:.{digits}f}"
 

@@ -23,7 +23,7 @@ from shapjax.backbones.tokeniser import TextPreprocessing
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import ImageError, NotFiniteError, ShapjaxError
 from shapjax.core.interactions import Interactions
-from shapjax.core.memory import require_memory
+from shapjax.core.memory import memory_of_devices, require_memory
 from shapjax.estimators.estimate import as_key
 from shapjax.explainers.explain import (
     as_bytes,
@@ -43,7 +43,7 @@ from shapjax.games.backgrounds import (
 )
 from shapjax.games.feature_pairs import FeaturePair
 from shapjax.games.images import load_image
-from shapjax.games.match import Picture, by_side, not_finite
+from shapjax.games.match import Picture, background_not_finite, by_side, not_finite
 from shapjax.games.players import label_map
 
 TOGETHER = 8
@@ -343,7 +343,8 @@ def _one_by_one(
         pair_id, query, retrieved = pair
         try:
             own = pair_key(key, pair_id)
-            found = explain(models[place], query, retrieved, key=own, **settings)
+            with memory_of_devices():
+                found = explain(models[place], query, retrieved, key=own, **settings)
         except ShapjaxError as error:
             return _failure(pair, str(error))
         return _checked(found, pair)
@@ -506,12 +507,9 @@ def _layer(
         if not finite[side]:
             return str(not_finite(model, pictures[side], f"the {name} picture"))
     side = 0 if not finite[2] else 1
-    for kind in (blanks[side] or _Blanks((), ())).own:
-        shown = background(kind, pictures[side], model)
-        if not np.isfinite(np.asarray(features_of(model, shown[None]))).all():
-            place = f"the {kind} background of the {_SIDES[side]} picture"
-            return str(not_finite(model, shown, place))
-    return f"{model.name} gives NaN or infinity for a background; check its weights."
+    # Those that are no names are checked before any pair.
+    named = (blanks[side] or _Blanks((), ())).own
+    return str(background_not_finite(model, named, pictures[side], _SIDES[side]))
 
 
 @functools.partial(

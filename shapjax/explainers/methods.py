@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shapjax.core.interactions import Interactions
-from shapjax.core.worths import Progress, worths
+from shapjax.core.worths import Progress, require_finite, worths
 from shapjax.estimators.estimate import estimate
 from shapjax.estimators.refits import REFITS
 from shapjax.estimators.two_tower import Embed
@@ -22,6 +22,7 @@ from shapjax.explainers.partition_shap import partition_shap
 from shapjax.explainers.towers import BUDGET, across, play_towers
 from shapjax.explainers.windows import joint_sbsm, sbsm
 from shapjax.games.masked import MaskedPicture, PaddedGame, masked_game, tower
+from shapjax.games.match import SIDES
 from shapjax.games.players import label_map
 from shapjax.games.similarity import SimilarityGame, masked_sides
 
@@ -226,15 +227,27 @@ def _towers(game: SimilarityGame) -> list[tuple[Embed, int] | np.ndarray]:
     backbone, sides = game.match.backbone, game.value_fn.sides
     count = max(len(side.backgrounds) for side in sides if isinstance(side, MaskedPicture))
     towers: list[tuple[Embed, int] | np.ndarray] = []
-    for side in sides:
+    for side, name in zip(sides, SIDES, strict=True):
         if isinstance(side, MaskedPicture):
-            towers.append((tower(backbone, side, game.chunk_size), side.n_players))
+            embed = tower(backbone, side, game.chunk_size, f"the {name} picture")
+            towers.append((_finite(embed), side.n_players))
         else:
             # A playing tower has one embedding for each background, side by side.
             unit = np.asarray(side, np.float64)
             unit = unit / max(float(np.linalg.norm(unit)), np.finfo(float).tiny)
             towers.append(np.tile(unit, count) / count**0.5)
     return towers
+
+
+def _finite(embed: PaddedGame) -> Embed:
+    """A tower that itself refuses NaN and infinity, since it knows the picture and the layer."""
+
+    def run(masks: np.ndarray) -> np.ndarray:
+        vectors = np.asarray(embed(masks))
+        require_finite(embed, vectors, masks)
+        return vectors
+
+    return run
 
 
 def _remembered(embed: Embed) -> Callable[[np.ndarray], np.ndarray]:

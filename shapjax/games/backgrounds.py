@@ -49,7 +49,7 @@ def background(kind: Any, picture: np.ndarray, backbone: Backbone) -> np.ndarray
         raise ShapjaxError(
             'background "zero" is of feature maps, but pixels are masked; use "black".'
         )
-    if _is_folder(kind):
+    if is_folder(kind):
         return _mean_of(_pictures_in(Path(kind)), lambda batch: batch, backbone)
     return backbone.resize(load_image(kind), fit="stretch")
 
@@ -81,7 +81,7 @@ def feature_backgrounds(kind: Any, picture: np.ndarray, backbone: Backbone) -> n
         if isinstance(single, str) and single == "zero":
             shape = jax.eval_shape(features_of, backbone, jnp.asarray(picture)[None]).shape
             return np.zeros(shape[1:], np.float32)
-        if _is_folder(single):
+        if is_folder(single):
             files = _pictures_in(Path(single))
             return _mean_of(files, lambda batch: features_of(backbone, batch), backbone)
         return np.asarray(features_of(backbone, background(single, picture, backbone)[None]))[0]
@@ -117,7 +117,8 @@ def kinds_of(kind: Any) -> list[Any]:
     return list(kind)
 
 
-def _is_folder(kind: Any) -> bool:
+def is_folder(kind: Any) -> bool:
+    """Whether a background is a folder of pictures, of which the mean is taken."""
     return isinstance(kind, str | os.PathLike) and Path(kind).is_dir()
 
 

@@ -20,7 +20,7 @@ from shapjax.core.stream import stream
 from shapjax.core.worths import Progress
 from shapjax.games.backgrounds import BATCH
 from shapjax.games.images import load_image
-from shapjax.games.match import Picture, embeddings_of
+from shapjax.games.match import Picture, embeddings_of, not_finite
 
 CHECKPOINT = 512
 """Pictures between two writings of the store: what an interruption costs at most."""
@@ -195,9 +195,11 @@ def _embedded(
             pictures[name] = picture
     vectors = _vectors(backbone, list(pictures.values())) if pictures else ()
     for name, vector in zip(pictures, vectors, strict=True):
-        finite = bool(np.isfinite(vector).all())
-        reason = "" if finite else f"{backbone.name} gives NaN or infinity for {name}."
-        found[name] = _Entry(stamps[name], vector if finite else None, reason)
+        if np.isfinite(vector).all():
+            found[name] = _Entry(stamps[name], vector, "")
+        else:
+            reason = str(not_finite(backbone, pictures[name], name))
+            found[name] = _Entry(stamps[name], None, reason)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,9 @@ import numpy as np
 from jax.tree_util import Partial
 
 from shapjax.backbones.record import Backbone
+from shapjax.core.errors import NotFiniteError
+from shapjax.core.worths import members_of
+from shapjax.games.match import not_finite
 from shapjax.games.pooled import inverse_root
 from shapjax.games.stem import Stem, stem_of
 
@@ -87,11 +91,24 @@ class PaddedGame:
 
     def __init__(
         self,
-        function: Partial,
+        function: Callable[..., jax.Array],
+        backbone: Backbone,
         sides: tuple[MaskedPicture | jax.Array, ...],
+        names: tuple[str, ...],
         chunk_size: int | None = None,
     ) -> None:
-        self._function = function
+        """A game of a network.
+
+        Args:
+            function: (network, sides, masks of each side) to values.
+            backbone: the network.
+            sides: see the attributes.
+            names: what each side is to the reader of a message.
+            chunk_size: see the attributes.
+        """
+        self._function = Partial(function, backbone)
+        self._backbone = backbone
+        self._names = names
         self.sides = sides
         self.chunk_size = chunk_size
         self._counts = [s.n_players if isinstance(s, MaskedPicture) else 0 for s in sides]
@@ -103,6 +120,28 @@ class PaddedGame:
             self._some(masks[start : start + step]) for start in range(0, max(1, len(masks)), step)
         ]
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+    def not_finite(self, mask: np.ndarray) -> NotFiniteError | None:
+        """Why the value of a coalition is NaN or infinite: which masked picture, which layer.
+
+        Args:
+            mask: Boolean [n], over the players of all sides.
+
+        Returns:
+            The error; None where the network is finite for the pictures of the coalition.
+        """
+        start = 0
+        for side, count, name in zip(self.sides, self._counts, self._names, strict=True):
+            own = np.asarray(mask)[start : start + count]
+            start += count
+            if not isinstance(side, MaskedPicture):
+                continue
+            for blank in side.backgrounds:
+                x = jnp.where(own[np.asarray(side.labels)][..., None], side.picture, blank)
+                if not np.isfinite(np.asarray(self._backbone.embed(x[None]))).all():
+                    place = f"{name} of which only players {members_of(own)} are shown"
+                    return not_finite(self._backbone, x, place, normalised=True)
+        return None
 
     def _some(self, masks: Any) -> jax.Array:
         # NumPy masks are padded where they are: nothing is compiled for it.
@@ -130,15 +169,22 @@ def masked_game(
     not pictures, are what a coalition adds to the device's memory traffic. Two masked sides
     have equally many backgrounds, taken in pairs.
     """
-    return PaddedGame(Partial(_masked_cosine, backbone), (query, retrieved))
+    names = ("the query picture", "the retrieved picture")
+    return PaddedGame(_masked_cosine, backbone, (query, retrieved), names)
 
 
-def tower(backbone: Backbone, side: MaskedPicture, chunk_size: int = NETWORK_CHUNK) -> PaddedGame:
+def tower(
+    backbone: Backbone,
+    side: MaskedPicture,
+    chunk_size: int = NETWORK_CHUNK,
+    name: str = "the picture",
+) -> PaddedGame:
     """One side of the game: masks [B, n] to vectors [B, K C] whose dot products are worths.
 
     The unit embeddings under each background side by side, over the root of their number K.
+    ``name`` is what the picture is to the reader of a message.
     """
-    return PaddedGame(Partial(_tower, backbone), (side,), chunk_size)
+    return PaddedGame(_tower, backbone, (side,), (name,), chunk_size)
 
 
 def _masked_cosine(backbone: Backbone, sides: tuple[Any, ...], masks: tuple[Any, ...]) -> jax.Array:

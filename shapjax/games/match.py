@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 import jax
@@ -11,7 +12,15 @@ import numpy as np
 
 from shapjax.backbones.record import Backbone
 from shapjax.core.errors import NotFiniteError, ShapjaxError
-from shapjax.games.backgrounds import backgrounds, feature_backgrounds, features_of
+from shapjax.games.backgrounds import (
+    NAMES,
+    background,
+    backgrounds,
+    feature_backgrounds,
+    features_of,
+    is_folder,
+    kinds_of,
+)
 from shapjax.games.images import load_image
 
 if TYPE_CHECKING:
@@ -80,13 +89,15 @@ class Match(NamedTuple):
         )
 
     def feature_blanks(self, side: int) -> jax.Array:
-        """Backgrounds of one picture's feature map, [K, h, w, C]."""
+        """Backgrounds of one picture's feature map, [K, h, w, C].
+
+        Raises:
+            NotFiniteError: the network gives NaN or infinity; it names the picture and the layer.
+        """
         found = feature_backgrounds(self.kinds[side], self.pictures[side], self.backbone)
         if not np.isfinite(found).all():
-            raise NotFiniteError(
-                f"{self.backbone.name} gives NaN or infinity for a background of the {SIDES[side]} "
-                "picture; check its weights."
-            )
+            kinds = kinds_of(self.kinds[side])
+            raise background_not_finite(self.backbone, kinds, self.pictures[side], SIDES[side])
         return jnp.asarray(found)
 
     def blanks(self, side: int) -> np.ndarray:
@@ -101,31 +112,60 @@ class Match(NamedTuple):
         return maps
 
 
-def first_bad_layer(backbone: Backbone, rgb: np.ndarray) -> str | None:
+def first_bad_layer(backbone: Backbone, x: jax.Array) -> str | None:
     """Name of the stage where a network first gives NaN or infinity; None if none does.
 
     Args:
         backbone: the network.
-        rgb: the picture, float32 [S, S, 3] in [0, 1].
+        x: its normalised input, float32 [S, S, 3].
     """
     # Not compiled: this runs once, and a compiled function would sort the stages by name.
-    stages = backbone.maps(backbone.normalise(jnp.asarray(rgb)[None]))
+    stages = backbone.maps(x[None])
     bad = (name for name, found in stages.items() if not np.isfinite(np.asarray(found)).all())
     return next(bad, None)
 
 
-def not_finite(backbone: Backbone, rgb: np.ndarray, place: str) -> NotFiniteError:
+def not_finite(
+    backbone: Backbone, rgb: np.ndarray | jax.Array, place: str, *, normalised: bool = False
+) -> NotFiniteError:
     """The error that says in which layer a network first gives NaN or infinity.
 
     Args:
         backbone: the network.
         rgb: the picture, float32 [S, S, 3] in [0, 1].
         place: what the picture is to the reader of the message.
+        normalised: whether the picture is the network's normalised input already.
     """
-    name = first_bad_layer(backbone, rgb)
+    x = jnp.asarray(rgb)
+    name = first_bad_layer(backbone, x if normalised else backbone.normalise(x))
     layer = "only in its embedding" if name is None else f"first in layer {name!r}"
     return NotFiniteError(
         f"{backbone.name} gives NaN or infinity for {place}, {layer}; check its weights."
+    )
+
+
+def background_not_finite(
+    backbone: Backbone, kinds: Sequence[Any], picture: np.ndarray, side: str
+) -> NotFiniteError:
+    """The error that says for which background a network gives NaN or infinity, and where first.
+
+    Args:
+        backbone: the network.
+        kinds: the backgrounds, each as in ``shapjax.games.backgrounds.background``.
+        picture: what they stand in for, float32 [S, S, 3].
+        side: ``"query"`` or ``"retrieved"``.
+    """
+    for kind in kinds:
+        named = isinstance(kind, str) and kind in NAMES
+        if is_folder(kind) or (isinstance(kind, str) and kind == "zero"):
+            continue
+        shown = background(kind, picture, backbone)
+        if not np.isfinite(np.asarray(features_of(backbone, jnp.asarray(shown)[None]))).all():
+            place = f"the {kind if named else 'given'} background of the {side} picture"
+            return not_finite(backbone, shown, place)
+    return NotFiniteError(
+        f"{backbone.name} gives NaN or infinity for a background of the {side} picture; check its "
+        "weights."
     )
 
 
