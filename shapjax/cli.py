@@ -176,7 +176,8 @@ def _add_settings(command: argparse.ArgumentParser, out: str) -> None:
         action="append",
         metavar="blur|mean|black|zero|PATH|drop|mask",
         help="what replaces masked parts: also a picture, or a folder (its mean); several are "
-        "averaged; the method's own by default; of texts drop or mask",
+        "averaged; the method's own by default; of texts drop or mask; drop leaves patches of a "
+        "transformer out, in explain by two-tower",
     )
     command.add_argument(
         "--bilinear",
@@ -438,8 +439,8 @@ def _methods(options: argparse.Namespace) -> list[str]:
     from shapjax.explainers.explain import METHODS, default_method
 
     if options.methods is None:
-        default = "two-tower" if options.text else default_method(_players(options))
-        return [options.method or default]
+        usual = default_method(_players(options), _background(options))
+        return [options.method or ("two-tower" if options.text else usual)]
     if options.methods == "all":
         # The usual one first: it is what the page opens with.
         names = sorted(METHODS, key=lambda name: name != default_method(_players(options)))
