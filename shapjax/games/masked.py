@@ -80,7 +80,7 @@ class PaddedGame:
 
     Attributes:
         sides: what the game is played on.
-        chunk_size: coalitions per call of the network; None: all that it is called with.
+        chunk_size: coalitions per call of the network.
     """
 
     compiled = True
@@ -89,7 +89,7 @@ class PaddedGame:
         self,
         function: Partial,
         sides: tuple[MaskedPicture | jax.Array, ...],
-        chunk_size: int | None = None,
+        chunk_size: int = NETWORK_CHUNK,
     ) -> None:
         self._function = function
         self.sides = sides
@@ -98,7 +98,7 @@ class PaddedGame:
 
     def __call__(self, masks: Any) -> jax.Array:
         """Values [B, ...] of Boolean masks [B, n] over the players of all sides, in order."""
-        step = self.chunk_size or max(1, len(masks))
+        step = self.chunk_size
         parts = [
             self._some(masks[start : start + step]) for start in range(0, max(1, len(masks)), step)
         ]
