@@ -2,9 +2,11 @@
 
 import http.server
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -349,6 +351,24 @@ def test_recommendation_of_users_and_items():
     mask = np.array([[True, False, True, True, False]])
     expected = tables[0][[3, 1]].mean(axis=0) @ tables[1][5]
     np.testing.assert_allclose(sj.worths(game.value_fn, mask), expected, rtol=1e-5)
+
+
+def test_the_recommendation_of_the_readme():
+    """The block as it stands there, against dividends of all 32 coalitions of its game."""
+    readme = Path(__file__).parents[1] / "README.md"
+    if not readme.exists():
+        pytest.skip("needs the README of the repository")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme.read_text("utf-8"), re.M | re.S)
+    (block,) = [text for text in blocks if "sj.explain_parts" in text]
+    names = {"np": np, "sj": sj}
+    exec(block, names)
+    game = sj.similarity(names["user"], names["item"])
+    stii = np.asarray(sj.interactions(game.value_fn, index="STII", order=2, n_players=5).pairs)
+    assert names["why"].cross.shape == (3, 2)
+    np.testing.assert_allclose(names["why"].cross, stii[:3, 3:], atol=1e-6)
+    a, b = (names["tables"][side][ids].sum(axis=0) for side, ids in ((0, [3, 41, 7]), (1, [12, 5])))
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert names["why"].similarity == pytest.approx(cosine)
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
