@@ -69,14 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser(
         "explain",
         help="explain why two pictures or two texts match",
-        description="Explain why two pictures match, or with --text two texts. Without pictures "
-        "it explains the stereo motorcycle pair that scikit-image ships.",
+        description="Explain why two pictures match, or with --text two texts, or a text and a "
+        "picture where the backbone has towers for both. Without pictures it explains the stereo "
+        "motorcycle pair that scikit-image ships.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     explain.set_defaults(run=_explain)
     explain.add_argument("query", nargs="?", metavar="QUERY", help="picture or text searched with")
     explain.add_argument("retrieved", nargs="?", metavar="RETRIEVED", help="picture or text found")
-    explain.add_argument("--text", action="store_true", help="QUERY and RETRIEVED are texts")
+    explain.add_argument(
+        "--text", action="store_true", help="QUERY and RETRIEVED are texts, or one is"
+    )
     _add_network(explain)
     which = explain.add_mutually_exclusive_group()
     which.add_argument(
@@ -176,7 +179,8 @@ def _add_settings(command: argparse.ArgumentParser, out: str) -> None:
         action="append",
         metavar="blur|mean|black|zero|PATH|drop|mask",
         help="what replaces masked parts: also a picture, or a folder (its mean); several are "
-        "averaged; the method's own by default; of texts drop or mask",
+        "averaged; the method's own by default; of texts drop or mask; drop leaves patches of a "
+        "transformer out, in explain by two-tower",
     )
     command.add_argument(
         "--bilinear",
@@ -231,8 +235,7 @@ def _model(options: argparse.Namespace) -> Any:
         options.backbone = TEXT_BACKBONE if text else backbones.names()[0]
     # A process of its own may choose the precision: networks stay in float32, games do not.
     jax.config.update("jax_enable_x64", True)
-    model = backbones.load(options.backbone, weights=options.weights)
-    return _reader(model) if text else model
+    return backbones.load(options.backbone, weights=options.weights)
 
 
 def _say(options: argparse.Namespace, text: str) -> None:
@@ -367,8 +370,63 @@ def _read_texts(options: argparse.Namespace) -> Pair:
             "got one text, expected QUERY and RETRIEVED; give a second one, or none for the "
             "built-in pair."
         )
-    texts = EXAMPLE if options.query is None else (options.query, options.retrieved)
-    return Pair(*texts, *texts)
+    given = EXAMPLE if options.query is None else (options.query, options.retrieved)
+    items = [_text_or_picture(item) for item in given]
+    named = [i for i, item in zip(given, items, strict=True) if not isinstance(item, str)]
+    if len(named) == 2:
+        raise ShapjaxError(f"{' and '.join(named)} are both pictures; leave --text out.")
+    if named:
+        _require_pair_options(options, named[0])
+    names = [Path(item).name if item in named else item for item in given]
+    return Pair(items[0], items[1], names[0], names[1])
+
+
+def _text_or_picture(given: str) -> Image.Image | str:
+    """The picture that an argument names, if it names a picture that is there, else the text."""
+    from PIL import Image
+
+    from shapjax.games.images import load_image
+
+    picture = Path(given).suffix.lower() in Image.registered_extensions()
+    return load_image(given) if picture and os.path.isfile(given) else given
+
+
+def _require_pair_options(options: argparse.Namespace, picture: str) -> None:
+    """Refuse what does not go with a text and a picture."""
+    if options.backbone in (None, TEXT_BACKBONE):
+        raise ShapjaxError(
+            f"{picture} is a picture, but {TEXT_BACKBONE} reads texts only; give a --backbone with "
+            "towers for both, such as clip_vit_b_32."
+        )
+    asked = {
+        f"--method {options.method}": options.method not in (None, "two-tower"),
+        "--rather-than": options.rather_than is not None,
+        "--bilinear": options.bilinear,
+    }
+    if wrong := [name for name, given in asked.items() if given]:
+        raise ShapjaxError(
+            f"{wrong[0]} is of two pictures, but a text and a picture are explained by two-tower; "
+            "leave it out."
+        )
+
+
+def _sides(options: argparse.Namespace, model: Any, pair: Pair) -> list[Any]:
+    """A text and a picture in parts, by the options that each of them takes."""
+    from shapjax.games.parts import TEXT_BACKGROUNDS, TEXT_PLAYERS, parts
+
+    background, sides = _background(options), []
+    for name, item in (("query", pair.query), ("retrieved", pair.retrieved)):
+        text = isinstance(item, str)
+        players = getattr(options, f"{name}_players")
+        if players is None and (options.players in TEXT_PLAYERS) == text:
+            players = options.players
+        # Dropped is what texts are anyway, and pictures on demand.
+        own = background if (background in TEXT_BACKGROUNDS) == text else None
+        if not text and background == "drop":
+            players, own = players or "grid", "drop"
+        tower = _reader(model) if text else model
+        sides.append(parts(tower, item, players=players, background=own))
+    return sides
 
 
 def _reader(model: Any) -> Any:
@@ -438,8 +496,8 @@ def _methods(options: argparse.Namespace) -> list[str]:
     from shapjax.explainers.explain import METHODS, default_method
 
     if options.methods is None:
-        default = "two-tower" if options.text else default_method(_players(options))
-        return [options.method or default]
+        usual = default_method(_players(options), _background(options))
+        return [options.method or ("two-tower" if options.text else usual)]
     if options.methods == "all":
         # The usual one first: it is what the page opens with.
         names = sorted(METHODS, key=lambda name: name != default_method(_players(options)))
@@ -451,33 +509,40 @@ def _methods(options: argparse.Namespace) -> list[str]:
 
 def _run_one(options: argparse.Namespace, model: Any, pair: Pair, method: str) -> list[Explanation]:
     from shapjax.explainers.explain import METHODS, explain
+    from shapjax.explainers.towers import BUDGET, explain_parts
 
     order = options.order or (2 if METHODS[method].players[1] else 1)
     sides = ("retrieved", "query") if order == 1 else (None,)
     if order == 1 and options.rather_than:
         sides = ("retrieved",)
+    texts = [isinstance(item, str) for item in (pair.query, pair.retrieved)]
+    mixed = _sides(options, model, pair) if texts[0] != texts[1] else None
+    if all(texts):
+        model = _reader(model)
     # Among several, methods without samples simply need no budget, and others no bilinear form.
     sampled = options.methods is None or METHODS[method].budgets is not None
     bilinear = order == 2 and METHODS[method].bilinear
     found = []
     for side in sides:
         with Bar(method if side is None else f"{method}, {side} side", options.quiet) as bar:
+            shared = {"order": order, "side": side, "key": options.seed, "progress": bar.update}
+            if mixed is not None:
+                budget = BUDGET if options.budget is None else options.budget
+                found.append(explain_parts(mixed[0], mixed[1], budget=budget, **shared))
+                continue
             found.append(
                 explain(
                     model,
                     pair.query,
                     pair.retrieved,
                     method=method,
-                    order=order,
-                    side=side,
                     players=_players(options),
                     background=_background(options),
                     rather_than=options.rather_than,
                     budget=options.budget if sampled else None,
                     bilinear=options.bilinear and (options.methods is None or bilinear),
                     errors=options.errors,
-                    key=options.seed,
-                    progress=bar.update,
+                    **shared,
                 )
             )
     return found
@@ -511,9 +576,12 @@ def _summary(
     shown = views(found)
 
     def about(view: list[Explanation]) -> dict[str, Any]:
-        usual = "drop" if options.text else _usual_background(view[0].method)
+        usual = [
+            "drop" if isinstance(item, str) else _usual_background(view[0].method)
+            for item in (pair.query, pair.retrieved)
+        ]
         record: dict[str, Any] = {"order": view[0].order, **_numbers(view[0])}
-        record["background"] = _one_or_all(options.background or [usual])
+        record["background"] = _one_or_all(options.background or list(dict.fromkeys(usual)))
         if len(view) == 2:
             record["query_side"] = _numbers(view[1])
         return record

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from test_images import png_header_only
 from test_report import Parsed, decoded
-from toy_network import bright, toy
+from toy_network import bright, toy, toy_transformer
 
 import shapjax as sj
 from shapjax.cli import main
@@ -137,6 +137,22 @@ def test_regions_of_one_s_own_are_explained_by_two_towers(tmp_path, pair):
     assert (summary["n_query"], summary["n_retrieved"]) == (3, 4)
     assert summary["background"] == ["blur", "mean"]
     assert summary["inefficiency"] < 1e-5
+
+
+def test_patches_are_left_out(tmp_path, pair, monkeypatch):
+    """The usual files, of the explanation that the library gives."""
+    model = toy_transformer()
+    monkeypatch.setattr(sj.backbones, "load", lambda *_, **__: model)
+    settings = {"players": "grid", "background": "drop"}
+    options = [text for name, value in settings.items() for text in (f"--{name}", value)]
+    run(*pair, "--backbone", "vit_b_16", *options, "--out", tmp_path, "--quiet")
+    drawn = {"heat_query.png", "heat_retrieved.png", "correspondence.png", "regions.png"}
+    assert drawn | {"report.html"} <= {path.name for path in tmp_path.iterdir()}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["method"], summary["background"]) == ("two-tower", "drop")
+    found = sj.Explanation.load(tmp_path / "explanation.npz")
+    expected = sj.explain(model, *pair, **settings)
+    np.testing.assert_allclose(found.cross, expected.cross, atol=1e-6)
 
 
 def test_methods_are_compared_on_one_page(tmp_path, pair, capsys):
@@ -304,6 +320,7 @@ def failing(tmp_path, pair):
     yield [left, tmp_path / "pipe"], "not a regular file"
     yield [left, tmp_path / "page.eps"], "not a picture"
     yield [left, right, "--background", "sky"], "does not exist"
+    yield [left, right, "--background", "drop"], "no tokens to leave out"
     yield [left, right, "--backbone", "resnet50_cub_margin"], "weights"
     yield [left, right, "--methods", "sam,magic"], "magic"
     yield ["a dog", "a cat", "--text", "--methods", "all"], "two-tower"

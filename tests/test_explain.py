@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_network import bright, toy_transformer
 
 import shapjax as sj
 from shapjax.explainers.gram_sam import gram_sam, pair_derivatives, single_derivatives
@@ -235,6 +236,62 @@ def test_progress_is_shown(tiny, pictures, method):
 def test_bad_arguments_end_in_one_sentence(tiny, pictures, arguments, message):
     with pytest.raises(sj.ShapjaxError, match=message):
         sj.explain(tiny, *pictures, **arguments)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_patches_are_left_out(order, tmp_path):
+    """Through ``explain``: the players, values and pictures of ``parts`` and ``explain_parts``."""
+    model, pictures = toy_transformer(), bright(2)
+    found = sj.explain(model, *pictures, background="drop", order=order)
+    sides = [sj.parts(model, x, players="grid", background="drop") for x in pictures]
+    expected = sj.explain_parts(*sides, order=order)
+    assert (found.method, found.n_retrieved) == ("two-tower", 4)
+    assert found.query_players is None or order == 2
+    np.testing.assert_array_equal(found.credit, expected.credit)
+    np.testing.assert_array_equal(found.retrieved_players, sides[1].labels)
+    np.testing.assert_array_equal([found.query_picture, found.retrieved_picture], pictures)
+    # Whole pictures and none of their patches, by the network itself.
+    whole, empty = (
+        [np.asarray(side(np.full((1, 4), shown)))[0] for side in sides] for shown in (True, False)
+    )
+    for ends, worth in ((whole, found.v_grand), (empty, found.v_empty)):
+        cosine = ends[0] @ ends[1] / np.linalg.norm(ends[0]) / np.linalg.norm(ends[1])
+        assert order == 1 or worth == pytest.approx(cosine, abs=1e-5)
+    found.save(tmp_path / "explanation.npz")
+    again = sj.Explanation.load(tmp_path / "explanation.npz")
+    np.testing.assert_array_equal(again.query_picture, pictures[0])
+
+
+def test_one_picture_may_lose_patches_and_the_other_be_blurred():
+    model, pictures = toy_transformer(), bright(2)
+    background = {"query": "drop", "retrieved": "blur"}
+    found = sj.explain(model, *pictures, background=background)
+    sides = [
+        sj.parts(model, x, players="grid", background=background[side])
+        for x, side in zip(pictures, background, strict=True)
+    ]
+    np.testing.assert_array_equal(found.cross, sj.explain_parts(*sides).cross)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "kernel-shap"}, "method kernel-shap .* two-tower explains"),
+        ({"bilinear": True}, "bilinear"),
+        ({"order": 1, "rather_than": "x.png"}, "rather_than"),
+        ({"players": "superpixels"}, "whole patches"),
+        ({"order": 1, "side": "left"}, "query, retrieved"),
+        ({"background": ["drop", "blur"]}, "without other backgrounds"),
+    ],
+)
+def test_what_does_not_go_with_leaving_patches_out(arguments, message):
+    with pytest.raises(sj.ShapjaxError, match=message):
+        sj.explain(toy_transformer(), *bright(2), **{"background": "drop", **arguments})
+
+
+def test_a_network_without_tokens_leaves_none_out(tiny, pictures):
+    with pytest.raises(sj.ShapjaxError, match="no tokens to leave out"):
+        sj.explain(tiny, *pictures, players="grid", background="drop")
 
 
 def test_not_an_explanation(tmp_path):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy_network import bright, toy
 
 import shapjax as sj
 from shapjax.games.backgrounds import background
@@ -143,6 +144,28 @@ def test_superpixel_game_runs_the_network_on_masked_pictures(tiny, pictures, mas
                 rgb = np.where(own[labels][..., None], rgb, background("blur", rgb, tiny))
             embeddings.append(np.asarray(tiny.embed(tiny.normalise(rgb)[None])[0]))
         np.testing.assert_allclose(worth, cosine(*embeddings), rtol=1e-5)
+
+
+def test_a_network_meets_few_coalitions_at_a_time(monkeypatch):
+    """However many come in one call, of one's own or of estimators, 1,024 at a time."""
+    from shapjax.games import masked
+
+    game = sj.similarity_game(toy(), *bright(2), players="3x3")
+    whole, rows = masked._run, []
+
+    def watched(function, sides, masks):
+        rows.append(len(masks[0]))
+        return whole(function, sides, masks)
+
+    monkeypatch.setattr(masked, "_run", watched)
+    masks = rng.random((150, 18)) < 0.5
+    together = game.value_fn(masks)
+    assert rows == [masked.NETWORK_CHUNK] * 2 + [32]
+    alone = [game.value_fn(part) for part in np.split(masks, [40, 90])]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-6)
+    rows.clear()
+    np.testing.assert_array_equal(sj.worths(game.value_fn, masks), together)
+    assert rows == [masked.NETWORK_CHUNK] * 2 + [32]
 
 
 def test_wrong_choices_are_refused(tiny, pictures):

@@ -119,6 +119,22 @@ def test_wrong_files_are_refused(tmp_path):
         sj.load_image(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        (rgb, "a ndarray"),
+        ("picture.png", "a str"),
+        (Image.fromarray(ramp), "a picture of mode L"),
+    ],
+)
+def test_networks_take_what_load_image_gives(given, came):
+    model = sj.backbones.load("shapjax_tiny")
+    for call in (model.preprocess, model.resize):
+        with pytest.raises(sj.ImageError, match=rf"got {came}, .*shapjax\.load_image"):
+            call(given)
+    assert model.preprocess(sj.load_image(rgb)).ndim == 3
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("side", [10_001, 13_000, 2**31 - 1])
 def test_masks_and_label_maps_are_refused_by_their_size(tmp_path, side):

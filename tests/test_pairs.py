@@ -2,8 +2,12 @@
 
 import http.server
 import json
+import re
 import threading
+import urllib.error
 import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -54,14 +58,23 @@ def in_linen():
 
 
 class Session:
-    """What shapjax uses of an ONNX runtime session."""
+    """What shapjax uses of an ONNX runtime session; strict about dtype and a fixed batch."""
+
+    def __init__(self, tower=network, dtype=np.float32, batch=None, outputs=("y",)):
+        self.tower, self.dtype, self.batch, self.outputs = tower, np.dtype(dtype), batch, outputs
 
     def get_inputs(self):
-        return [type("Input", (), {"name": "x"})]
+        kind = {"float32": "float"}.get(self.dtype.name, self.dtype.name)
+        return [SimpleNamespace(name="x", type=f"tensor({kind})", shape=[self.batch, None, 3])]
+
+    def get_outputs(self):
+        return [SimpleNamespace(name=name) for name in self.outputs]
 
     def run(self, outputs, feed):
         assert outputs is None
-        return [network(feed["x"])]
+        assert feed["x"].dtype == self.dtype
+        assert len(feed["x"]) == (self.batch or len(feed["x"]))
+        return [self.tower(feed["x"])]
 
 
 def in_torch():
@@ -78,8 +91,8 @@ def in_torch():
     return InTorch().eval()
 
 
-def in_onnxruntime():
-    """A real session of the network for arrays [B, T, 3]."""
+def in_onnxruntime(batch=None):
+    """A real session of the network for arrays [B, T, 3], perhaps of a fixed batch."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
@@ -92,8 +105,8 @@ def in_onnxruntime():
     graph = helper.make_graph(
         nodes,
         "tower",
-        [helper.make_tensor_value_info("x", kind, [None, None, 3])],
-        [helper.make_tensor_value_info("y", kind, [None, 5])],
+        [helper.make_tensor_value_info("x", kind, [batch, None, 3])],
+        [helper.make_tensor_value_info("y", kind, [batch, 5])],
         [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     opset = helper.make_opsetid("", 18)
@@ -130,19 +143,118 @@ def game_of(query_model, item_model, **settings):
     return sj.similarity(query, sj.parts(item_model, ITEM), **settings)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=pytest.mark.peers if kind in ("torch", "onnxruntime") else ())
-        for kind in MODELS
-    ],
-)
+def peers(kinds):
+    """Kinds of models for ``parametrize``; those that need another package are marked."""
+    others = ("torch", "onnxruntime")
+    return [pytest.param(k, marks=pytest.mark.peers if k in others else ()) for k in kinds]
+
+
+@pytest.mark.parametrize("kind", peers(MODELS))
 def test_any_model_gives_the_game_of_the_definition(kind):
     game = game_of(MODELS[kind](), MODELS[kind]())
     masks = np.asarray(all_masks(7))
     expected = definition(masks)
     np.testing.assert_allclose(sj.worths(game.value_fn, masks), expected, atol=2e-6)
     assert isinstance(game.value_fn, jax.tree_util.Partial) == (kind in ("jax", "flax", "linen"))
+
+
+@pytest.mark.parametrize("kind", peers(("onnx", "torch", "onnxruntime")))
+def test_float64_items_meet_models_of_float32(kind):
+    model = MODELS[kind]()
+    query = sj.parts(model, QUERY.astype(np.float64), background=BLANK)
+    game = sj.similarity(query, sj.parts(model, ITEM.astype(np.float64)))
+    masks = np.asarray(all_masks(7))
+    np.testing.assert_allclose(game.value_fn(masks), definition(masks), atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", peers(("onnx", "onnxruntime")))
+@pytest.mark.parametrize("batch", [1, 3])
+def test_sessions_of_a_fixed_batch(kind, batch):
+    model = Session(batch=batch) if kind == "onnx" else in_onnxruntime(batch)
+    masks = np.asarray(all_masks(7))
+    np.testing.assert_allclose(game_of(model, model).value_fn(masks), definition(masks), atol=2e-6)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_torch_modules_in_half_precision(half):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    model = in_torch().to(getattr(torch, half))
+    game, masks = game_of(model, model), np.asarray(all_masks(7))
+    found = game.value_fn(masks)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, definition(masks), atol=0.05)
+
+
+def test_what_gives_several_results_is_refused():
+    with pytest.raises(ShapjaxError, match=r"has 2 outputs \(y, z\), expected one"):
+        sj.parts(Session(outputs=("y", "z")), QUERY)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("wrapped", [tuple, lambda found: {"embedding": found[0]}])
+def test_torch_modules_that_give_no_tensor_are_refused(wrapped):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+
+    class Several(torch.nn.Module):
+        def forward(self, batch):
+            return wrapped((batch.mean(dim=1), batch))
+
+    with pytest.raises(ValueFunctionError, match=r"gave a (tuple|dict), expected a tensor"):
+        game_of(Several().eval(), network)
+
+
+def item_of_masks(masks):
+    return network(np.where(masks[:, :, None], ITEM, 0))
+
+
+def torch_of_masks():
+    torch, model = pytest.importorskip("torch", reason="torch is not installed"), in_torch()
+
+    class OfMasks(torch.nn.Module):
+        def forward(self, masks):
+            return model(torch.where(masks[:, :, None], torch.from_numpy(ITEM), 0))
+
+    return OfMasks().eval()
+
+
+def onnxruntime_of_masks():
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    helper, numbers = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Cast", ["masks"], ["shown"], to=numbers),
+        helper.make_node("MatMul", ["shown", "weights"], ["sums"]),
+        helper.make_node("Tanh", ["sums"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tower",
+        [helper.make_tensor_value_info("masks", onnx.TensorProto.BOOL, [None, 3])],
+        [helper.make_tensor_value_info("y", numbers, [None, 5])],
+        # The mean over three entries.
+        [onnx.numpy_helper.from_array(ITEM @ WEIGHTS / 3, "weights")],
+    )
+    opset = helper.make_opsetid("", 18)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+
+
+OF_MASKS = {
+    "onnx": lambda: Session(item_of_masks, bool),
+    "torch": torch_of_masks,
+    "onnxruntime": onnxruntime_of_masks,
+}
+
+
+@pytest.mark.parametrize("kind", peers(OF_MASKS))
+def test_a_side_may_be_a_model_of_masks(kind):
+    query = sj.parts(network, QUERY, background=BLANK)
+    game = sj.similarity(query, OF_MASKS[kind](), n_retrieved=3)
+    masks = np.asarray(all_masks(7))
+    np.testing.assert_allclose(game.value_fn(masks), definition(masks), atol=2e-6)
 
 
 def test_a_linen_module_needs_its_weights():
@@ -241,6 +353,24 @@ def test_recommendation_of_users_and_items():
     np.testing.assert_allclose(sj.worths(game.value_fn, mask), expected, rtol=1e-5)
 
 
+def test_the_recommendation_of_the_readme():
+    """The block as it stands there, against dividends of all 32 coalitions of its game."""
+    readme = Path(__file__).parents[1] / "README.md"
+    if not readme.exists():
+        pytest.skip("needs the README of the repository")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme.read_text("utf-8"), re.M | re.S)
+    (block,) = [text for text in blocks if "sj.explain_parts" in text]
+    names = {"np": np, "sj": sj}
+    exec(block, names)
+    game = sj.similarity(names["user"], names["item"])
+    stii = np.asarray(sj.interactions(game.value_fn, index="STII", order=2, n_players=5).pairs)
+    assert names["why"].cross.shape == (3, 2)
+    np.testing.assert_allclose(names["why"].cross, stii[:3, 3:], atol=1e-6)
+    a, b = (names["tables"][side][ids].sum(axis=0) for side, ids in ((0, [3, 41, 7]), (1, [12, 5])))
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    assert names["why"].similarity == pytest.approx(cosine)
+
+
 class Endpoint(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         batch = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -276,6 +406,21 @@ def test_a_server_meets_every_distinct_mask_once():
         np.testing.assert_allclose(values, definition(masks), atol=2e-6)
         # One to see what it gives, then the 16 masks of the query.
         assert server.encoded == 1 + 16
+
+
+def test_a_server_that_is_away_is_named():
+    def ask(batch):
+        if len(batch) > 1:
+            raise urllib.error.URLError("connection refused")
+        return network(batch)
+
+    game = game_of(network, ask)
+    masks = np.asarray(all_masks(7))
+    said = r"the retrieved side failed for 8 masks \(URLError: .*connection refused"
+    for run in (game.value_fn, lambda masks: game.embed_retrieved(masks[::16, 4:])):
+        with pytest.raises(ValueFunctionError, match=said) as caught:
+            run(masks)
+        assert isinstance(caught.value.__cause__, urllib.error.URLError)
 
 
 def test_bad_sides_are_refused():

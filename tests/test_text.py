@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import importlib.util
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,11 @@ from test_transformers import make_shallow
 import shapjax as sj
 from shapjax.backbones import clip, load
 from shapjax.backbones.bert import EMBEDDED, Bert
-from shapjax.backbones.clip import CONTEXT, END, ClipText
+from shapjax.backbones.clip import CONTEXT, END, ClipText, PairPreprocessing
 from shapjax.backbones.record import Backbone
 from shapjax.backbones.tokeniser import TextPreprocessing, read_vocabulary
 from shapjax.backbones.transformer import Shape
+from shapjax.backbones.vit import VisionTransformer
 from shapjax.coalitions.enumerate import all_masks
 from shapjax.core.errors import ShapjaxError, WeightsError
 
@@ -417,6 +419,104 @@ def test_bad_texts_end_with_one_sentence(command, tmp_path, capsys, arguments, s
     code, _ = command(*arguments, "--out", str(tmp_path))
     assert code == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_command_by_tokens(command, tmp_path):
+    code, _ = command("a man eats", "the dog", "--players", "tokens", "--out", str(tmp_path))
+    found = sj.Explanation.load(tmp_path / "explanation.npz")
+    assert (code, found.order, found.cross.shape) == (0, 2, (4, 2))
+    assert found.query_names == ("a", "man", "eat", "s")
+
+
+class TwoTowers(VisionTransformer):
+    """The small BERT beside a tower for pictures of 2 x 2 patches, laid out as CLIP's are."""
+
+    def __init__(self, *, rngs):
+        shape = Shape(width=24, depth=1, heads=3, epsilon=1e-6)
+        super().__init__(shape, patch=8, grid=2, classes=None, rngs=rngs)
+        self.text = Bert(dataclasses.replace(shape, norm="after"), rngs=rngs)
+
+
+@pytest.fixture
+def both(reader, monkeypatch):
+    """The network that the command loads, and ``shapjax explain --text`` itself."""
+    from shapjax.cli import main
+
+    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: TwoTowers(rngs=nnx.Rngs(0))))
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), "f4"), abstract)
+    half = (0.5,) * 3
+    settings = PairPreprocessing(16, 16, half, half, text=reader.preprocessing)
+    model = Backbone("both", settings, graphdef, state)
+    monkeypatch.setattr(sj.backbones, "load", lambda *_, **__: model)
+    return model, lambda *arguments: main(["explain", "--text", "--quiet", *map(str, arguments)])
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    return tmp_path / "b.png"
+
+
+def test_the_command_explains_a_text_and_a_picture(both, photograph):
+    model, command = both
+    out = photograph.parent / "out"
+    options = ["--backbone", "clip_vit_b_32", "--players", "grid", "--background", "drop"]
+    assert command("a man eats", photograph, *options, "--out", out) == 0
+    figures = {"matrix.png", "heat_query.png", "heat_retrieved.png"}
+    written = {path.name for path in out.iterdir()}
+    assert written == {"explanation.npz", "summary.json", "report.html"} | figures
+    found = sj.Explanation.load(out / "explanation.npz")
+    picture = sj.parts(model, photograph, players="grid", background="drop")
+    expected = sj.explain_parts(sj.parts(model.text, "a man eats"), picture)
+    np.testing.assert_allclose(found.cross, expected.cross, atol=1e-6)
+    assert found.query_names == ("a", "man", "eats")
+    assert found.retrieved_picture.shape == (16, 16, 3)
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["query"], summary["retrieved"]) == ("a man eats", "b.png")
+    page = (out / "report.html").read_text()
+    outlines = re.findall(r'<path tabindex="0" d="(.*?)"', page)
+    assert len(outlines) == 4
+    assert outlines[1].startswith("M8 0h8v1h-8z")
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["retrieved"]["names"][3] == "retrieved part 3"
+    np.testing.assert_allclose(data["cross"], found.cross)
+
+
+def test_the_command_explains_a_picture_and_a_text_at_first_order(both, photograph):
+    _, command = both
+    out = photograph.parent / "out"
+    options = ["--backbone", "clip_vit_b_32", "--players", "tokens", "--query-players", "1x2"]
+    assert command(photograph, "a man eats", *options, "--order", "1", "--out", out) == 0
+    found, other = (sj.Explanation.load(out / f"explanation{end}.npz") for end in ("", "_query"))
+    assert (found.query_players, found.retrieved_names) == (None, ("a", "man", "eat", "s"))
+    assert (other.n_query, other.retrieved_players) == (2, None)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["background"] == ["blur", "drop"]
+
+
+def test_bad_pairs_of_text_and_picture_end_with_one_sentence(both, photograph, capsys):
+    _, command = both
+    two = ["--backbone", "clip_vit_b_32"]
+    for arguments, said in (
+        (["a man", photograph], "towers for both"),
+        ([photograph, photograph, *two], "are both pictures; leave --text out"),
+        (["a man", photograph, *two, "--method", "sam"], "explained by two-tower"),
+        (["a man", photograph, *two, "--rather-than", photograph], "--rather-than is of two"),
+        (["a man", photograph, *two, "--players", "letters"], "expected one of"),
+    ):
+        assert command(*arguments, "--out", photograph.parent / "out") == 2
+        assert said in capsys.readouterr().err
+
+
+def test_only_pictures_that_are_there_are_read(both, photograph, monkeypatch):
+    _, command = both
+    monkeypatch.chdir(photograph.parent)
+    (photograph.parent / "the dog").write_text("a file that no text means")
+    assert command("a.png", "the dog", "--out", "out") == 0
+    found = sj.Explanation.load("out/explanation.npz")
+    assert (found.query_names, found.retrieved_names) == (("a", ".", "png"), ("the", "dog"))
 
 
 def test_no_text_can_end_the_pages_script(tmp_path):

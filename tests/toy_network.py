@@ -1,4 +1,4 @@
-"""A network of two layers that compiles in no time and cannot bear dark pictures."""
+"""Networks that compile in no time: one cannot bear dark pictures, the other is of patches."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ from flax import nnx
 from shapjax.backbones.layers import relu
 from shapjax.backbones.network import Network
 from shapjax.backbones.record import Backbone, Preprocessing
+from shapjax.backbones.transformer import Shape
+from shapjax.backbones.vit import VisionTransformer
 
 
 class Toy(Network):
@@ -41,6 +43,19 @@ def toy(side=4):
     """The network as a backbone of 16 x 16 pictures."""
     record = Preprocessing(size=16, resize=16, mean=(0.05,) * 3, std=(1.0,) * 3)
     return Backbone("toy", record, *nnx.split(Toy(side)))
+
+
+def toy_transformer():
+    """Two blocks at random over the 2 x 2 patches of 16 x 16 pictures."""
+    shape = Shape(width=12, depth=2, heads=2, epsilon=1e-6)
+    network = nnx.eval_shape(
+        lambda: VisionTransformer(shape, patch=8, grid=2, classes=None, rngs=nnx.Rngs(0))
+    )
+    graphdef, abstract = nnx.split(network)
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.4, leaf.shape), "f4"), abstract)
+    record = Preprocessing(size=16, resize=16, mean=(0.5,) * 3, std=(0.3,) * 3)
+    return Backbone("toy_transformer", record, graphdef, state)
 
 
 def bright(count, seed=0):

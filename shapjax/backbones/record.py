@@ -42,10 +42,11 @@ class Preprocessing:
         """RGB in [0, 1] at the input size, float32 [size, size, 3]; see ``Backbone.resize``."""
         from PIL import Image
 
-        if image.mode != "RGB":
+        if not isinstance(image, Image.Image) or image.mode != "RGB":
+            picture = isinstance(image, Image.Image)
+            came = f"picture of mode {image.mode}" if picture else type(image).__name__
             raise ImageError(
-                f"got a picture of mode {image.mode}, expected RGB; convert it first, "
-                "for example with shapjax.load_image."
+                f"got a {came}, expected a PIL image in RGB; make it one with shapjax.load_image."
             )
         one_of(fit, ("crop", "stretch"), "fit")
         size = self.size
@@ -195,7 +196,7 @@ class Backbone:
             float32 [size, size, 3].
 
         Raises:
-            ImageError: the mode is not RGB.
+            ImageError: it is no PIL image, or its mode is not RGB.
         """
         return self.preprocessing.pixels(image, fit)
 

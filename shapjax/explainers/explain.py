@@ -14,7 +14,7 @@ from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.worths import Progress
 from shapjax.estimators.estimate import as_key
-from shapjax.explainers.explanation import Explanation
+from shapjax.explainers.explanation import Explanation, as_bytes
 from shapjax.explainers.methods import METHODS, Method, Request, ends
 from shapjax.explainers.towers import BUDGET, explain_parts
 from shapjax.games.match import Picture, by_side
@@ -78,7 +78,9 @@ def explain(
         background: what replaces masked parts: ``"blur"``, ``"mean"``, ``"black"``, a picture, a
             folder (its mean), ``"zero"`` for features, a list of these (averaged), or a
             dictionary with one for each picture. By default the paper's: the mean colour for
-            sbsm and lime, else the blur. Of texts ``"drop"`` or ``"mask"``.
+            sbsm and lime, else the blur. ``"drop"``: by two-tower, patches of a transformer are
+            left out, by default each of them (see ``shapjax.parts``). Of texts ``"drop"`` or
+            ``"mask"``.
         rather_than: a picture (or a list, or a folder) that might have been found instead: it
             becomes the background of the retrieved picture, so that credit says what makes
             that one the better match.
@@ -110,24 +112,30 @@ def explain(
             f"model is a {type(model).__name__}, expected a backbone from shapjax.backbones.load."
         )
     order = whole_number(order, "order", low=1, high=2)
-    if isinstance(model.preprocessing, TextPreprocessing):
-        asked = {"rather_than": rather_than is not None, "bilinear": bilinear}
-        wrong = [name for name, given in asked.items() if given]
-        if method not in (None, "two-tower"):
-            wrong.append(f"method {method}")
-        if wrong:
+    reads = isinstance(model.preprocessing, TextPreprocessing)
+    if reads or drops(background):
+        asked = {
+            f"method {method}": method not in (None, "two-tower"),
+            "rather_than": rather_than is not None,
+            "bilinear": bilinear,
+        }
+        if wrong := [name for name, given in asked.items() if given]:
+            why = f"{model.name} reads texts" if reads else 'background is "drop"'
             raise ShapjaxError(
-                f"{wrong[0]} is of pictures, but {model.name} reads texts, which two-tower "
+                f"{wrong[0]} is of pictures with backgrounds, but {why}, which two-tower "
                 "explains; leave it out."
             )
         coalition_sides(order, side)
-        texts = [
-            parts(model, text, players=players, background=background)
-            for text in (query, retrieved)
+        if players is None and not reads:
+            players = "grid"
+        kinds = by_side(players, "players"), by_side(background, "background")
+        items = [
+            parts(model, item, players=own, background=blank)
+            for item, own, blank in zip((query, retrieved), *kinds, strict=True)
         ]
         return explain_parts(
-            texts[0],
-            texts[1],
+            items[0],
+            items[1],
             side=side,
             order=order,
             budget=BUDGET if budget is None else budget,
@@ -226,13 +234,15 @@ def settled(
     return Settled(method, players, masked, blank, budget)
 
 
-def as_bytes(picture: np.ndarray) -> np.ndarray:
-    """A picture in [0, 1] as an explanation carries it, uint8 of the same shape."""
-    return np.round(255 * picture).astype(np.uint8)
+def drops(background: Any) -> bool:
+    """Whether patches of either picture are left out."""
+    return "drop" in [b for b in by_side(background, "background") if isinstance(b, str)]
 
 
-def default_method(players: Any) -> str:
-    """The method for players that came without one."""
+def default_method(players: Any, background: Any = None) -> str:
+    """The method for players and a background that came without one."""
+    if drops(background):
+        return "two-tower"
     return "gram-sam" if players is None or _family(players) == "features" else "two-tower"
 
 

@@ -15,6 +15,11 @@ from shapjax.core.interactions import Interactions, load_npz, save_npz
 Side = Literal["query", "retrieved"]
 
 
+def as_bytes(picture: np.ndarray) -> np.ndarray:
+    """A picture in [0, 1] as an explanation carries it, uint8 of the same shape."""
+    return np.round(255 * picture).astype(np.uint8)
+
+
 @dataclasses.dataclass(frozen=True)
 class Explanation:
     """Why two pictures match, according to one method.

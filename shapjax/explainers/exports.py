@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 _SIDES: tuple[Side, Side] = ("query", "retrieved")
 _STRONGEST = 5
+
+
+def part_names(explanation: Explanation, side: Side) -> Sequence[str]:
+    """What to call the parts of one item: the words of a text, numbers in a picture.
+
+    Raises:
+        ShapjaxError: that item is a picture without players in this explanation.
+    """
+    names = getattr(explanation, f"{side}_names")
+    return names or [f"{side} part {i}" for i in range(len(explanation.heat(side)))]
 
 
 def to_json(explanation: Explanation) -> str:
@@ -106,10 +117,7 @@ def to_html(explanation: Explanation) -> str:
 def _strongest(explanation: Explanation) -> list[str]:
     """The pairs of the largest size, in words, with their standard errors where known."""
     cross, errors = explanation.cross, explanation.cross_errors
-    names = [
-        getattr(explanation, f"{side}_names") or [f"{side} part {i}" for i in range(count)]
-        for side, count in zip(_SIDES, cross.shape, strict=True)
-    ]
+    names = [part_names(explanation, side) for side in _SIDES]
     found = []
     for rank in np.argsort(-np.abs(cross), axis=None, kind="stable")[:_STRONGEST].tolist():
         q, r = divmod(rank, cross.shape[1])

@@ -38,7 +38,7 @@ from shapjax.estimators.two_tower import (
     mean_at_nodes,
     split_budget,
 )
-from shapjax.explainers.explanation import Explanation
+from shapjax.explainers.explanation import Explanation, as_bytes
 from shapjax.explainers.gradients import legendre
 from shapjax.games.pairs import similarity
 from shapjax.games.parts import Parts
@@ -117,6 +117,8 @@ def explain_parts(
         seconds=time.perf_counter() - begun,
         query_names=query.names,
         retrieved_names=retrieved.names,
+        query_picture=None if query.picture is None else as_bytes(query.picture),
+        retrieved_picture=None if retrieved.picture is None else as_bytes(retrieved.picture),
     )
 
 

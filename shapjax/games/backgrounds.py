@@ -41,13 +41,18 @@ def background(kind: Any, picture: np.ndarray, backbone: Backbone) -> np.ndarray
 
     Raises:
         ImageError: a counterfactual picture cannot be read, or a folder holds none.
-        ShapjaxError: it is ``"zero"``, which only feature maps have.
+        ShapjaxError: it is ``"zero"``, which only feature maps have, or ``"drop"``.
     """
     if isinstance(kind, str) and kind in NAMES:
         return {"blur": _blur, "mean": _mean, "black": np.zeros_like}[kind](picture)
     if isinstance(kind, str) and kind == "zero":
         raise ShapjaxError(
             'background "zero" is of feature maps, but pixels are masked; use "black".'
+        )
+    if isinstance(kind, str) and kind == "drop":
+        raise ShapjaxError(
+            'background "drop" leaves patches of a transformer out, which only shapjax.explain '
+            'and shapjax.parts do, without other backgrounds; use "blur", "mean" or "black".'
         )
     if is_folder(kind):
         return _mean_of(_pictures_in(Path(kind)), lambda batch: batch, backbone)

@@ -84,7 +84,7 @@ class PaddedGame:
 
     Attributes:
         sides: what the game is played on.
-        chunk_size: coalitions per call of the network; None: all that it is called with.
+        chunk_size: coalitions per call of the network.
     """
 
     compiled = True
@@ -95,7 +95,7 @@ class PaddedGame:
         backbone: Backbone,
         sides: tuple[MaskedPicture | jax.Array, ...],
         names: tuple[str, ...],
-        chunk_size: int | None = None,
+        chunk_size: int = NETWORK_CHUNK,
     ) -> None:
         """A game of a network.
 
@@ -115,7 +115,7 @@ class PaddedGame:
 
     def __call__(self, masks: Any) -> jax.Array:
         """Values [B, ...] of Boolean masks [B, n] over the players of all sides, in order."""
-        step = self.chunk_size or max(1, len(masks))
+        step = self.chunk_size
         parts = [
             self._some(masks[start : start + step]) for start in range(0, max(1, len(masks)), step)
         ]

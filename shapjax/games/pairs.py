@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from jax.tree_util import Partial
 from shapjax.core.checks import one_of, whole_number
 from shapjax.core.errors import ShapjaxError, ValueFunctionError
 from shapjax.core.worths import traces
+from shapjax.games.foreign import as_function, is_model
 from shapjax.games.parts import Parts
 from shapjax.games.pooled import inverse_root
 
@@ -65,17 +67,18 @@ def similarity(
 ) -> PairGame:
     r"""The game :math:`v(S) = g(d(a(S_q), b(S_r)))` of two towers a and b of any kind.
 
-    Each side is an item in parts (``shapjax.parts``), a function from Boolean masks [B, n] to
-    embeddings [B, C] (JAX, NumPy, a server), or one embedding [C], of an item that has no
-    players: then the game is of first order. The two may be different models, such as a text's
+    Each side is an item in parts (``shapjax.parts``), a model from Boolean masks [B, n] to
+    embeddings [B, C] (any that ``shapjax.games.foreign.as_function`` knows: a function in JAX or
+    NumPy, one that asks a server, a module, a session), or one embedding [C], of an item that has
+    no players: then the game is of first order. The two may be different models, such as a text's
     and a picture's, as long as C is the same. A function is called once, with the empty mask, to
     see what it gives.
 
     Args:
         embed_query: the query's side.
         embed_retrieved: the retrieved item's side.
-        n_query: players of the query where it is a plain function.
-        n_retrieved: players of the retrieved item where it is a plain function.
+        n_query: players of the query where it is a model of masks.
+        n_retrieved: players of the retrieved item where it is a model of masks.
         measure: d: ``"cosine"``, 0 where an embedding vanishes, or ``"dot"``.
         link: g, a function of an array: ``"atanh"`` (cosines beyond 1 - 1e-6 are cut off there),
             a function of your own, or None for none.
@@ -83,7 +86,8 @@ def similarity(
     Raises:
         ShapjaxError: an argument is not one of its choices, the number of players is missing, or
             the embeddings differ in length.
-        ValueFunctionError: a side gives no embeddings.
+        ValueFunctionError: a side gives no embeddings, or fails; the game's functions raise it
+            too, from the side's own error.
 
     Source: Hamilton et al. 2022, eqs. 2 and 6; the link of the 2021 version, section 4.
     """
@@ -123,13 +127,14 @@ class _Side(NamedTuple):
                     "out."
                 )
             embed, n = given.embed, given.n_players
-        elif callable(given):
+        elif is_model(given):
             if n_players is None:
                 raise ShapjaxError(
                     f"the {name} side is a function of masks, but n_{name} is missing; say how "
                     "many players it has."
                 )
-            embed, n = given, whole_number(n_players, f"n_{name}", low=1)
+            embed = as_function(given)
+            n = whole_number(n_players, f"n_{name}", low=1)
         else:
             vector = jnp.asarray(given) if isinstance(given, jax.Array) else np.asarray(given)
             if vector.ndim != 1 or vector.dtype.kind not in "fiu":
@@ -138,11 +143,12 @@ class _Side(NamedTuple):
                     "masks, or one embedding [C]."
                 )
             return _Side(Partial(_fixed, vector), 0, len(vector))
-        empty = np.zeros((1, n), bool)
-        tried = _run(embed, empty) if isinstance(embed, Partial) else embed(empty)
+        run = functools.partial(_run, embed) if isinstance(embed, Partial) else embed
+        tried = _tried(run, np.zeros((1, n), bool), name)
         length = _checked(tried, 1, name).shape[1]
-        if not isinstance(embed, Partial) and isinstance(tried, jax.Array) and traces(embed, n):
-            embed = Partial(embed)
+        if not isinstance(embed, Partial):
+            traced = isinstance(tried, jax.Array) and traces(embed, n)
+            embed = Partial(embed) if traced else _watched(embed, name)
         return _Side(embed, n, length)
 
     def normalised(self) -> _Side:
@@ -207,35 +213,56 @@ def _linked(link: Partial, game: Partial, masks: jax.Array) -> jax.Array:
 
 
 def _on_host(query: _Side, retrieved: _Side, link: Link | None) -> Callable[[Any], np.ndarray]:
-    sides = [(query, "query"), (retrieved, "retrieved")]
+    embeds = query.on_host(), retrieved.on_host()
 
     def worth(masks: Any) -> np.ndarray:
         masks = np.asarray(masks)
         parts = (masks[:, : query.n_players], masks[:, query.n_players :])
-        a, b = (
-            _by_distinct(side.on_host(), part, name)
-            for (side, name), part in zip(sides, parts, strict=True)
-        )
+        a, b = (_by_distinct(embed, part) for embed, part in zip(embeds, parts, strict=True))
         values = (a * b).sum(axis=1)
         return values if link is None else np.asarray(link(values))
 
     return worth
 
 
-def _by_distinct(embed: Embed, masks: np.ndarray, name: str) -> np.ndarray:
+def _by_distinct(embed: Embed, masks: np.ndarray) -> np.ndarray:
     """Embeddings of all masks, each distinct one computed once."""
     _, first, place = np.unique(
         np.packbits(masks, axis=1), axis=0, return_index=True, return_inverse=True
     )
-    rows = masks[first]
-    return _checked(embed(rows), len(rows), name)[place.ravel()]
+    return np.asarray(embed(masks[first]))[place.ravel()]
+
+
+def _watched(embed: Embed, name: str) -> Callable[[Any], np.ndarray]:
+    """A tower that JAX cannot see into, every answer of which is checked."""
+
+    def run(masks: Any) -> np.ndarray:
+        masks = np.asarray(masks)
+        return _checked(_tried(embed, masks, name), len(masks), name)
+
+    return run
+
+
+def _tried(embed: Embed, masks: np.ndarray, name: str) -> Any:
+    """What a tower gives; its own errors say which tower failed."""
+    try:
+        return embed(masks)
+    except (ShapjaxError, MemoryError):
+        raise
+    except Exception as error:  # a stranger's function may fail in any way
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ValueFunctionError(
+            f"the {name} side failed for {len(masks)} masks ({reason}); its function must answer "
+            "for every mask."
+        ) from error
 
 
 def _checked(vectors: Any, rows: int, name: str) -> np.ndarray:
+    """Embeddings [rows, C], no narrower than float32, in which norms do not overflow."""
     found = np.asarray(vectors)
     if found.ndim != 2 or len(found) != rows or found.dtype.kind not in "fiu":
         raise ValueFunctionError(
             f"the {name} side gave shape {found.shape} and dtype {found.dtype} for {rows} masks, "
             f"expected real numbers of shape ({rows}, C)."
         )
-    return found
+    return found.astype(np.promote_types(found.dtype, np.float32), copy=False)

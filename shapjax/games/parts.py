@@ -37,6 +37,8 @@ class Parts:
         labels: the part that each place of the item belongs to, int32; for pictures [S, S],
             for texts [1, n], each part once.
         model: name of the network, or of the kind of model.
+        picture: at the network's input size, RGB in [0, 1], float32 [S, S, 3]; None for other
+            items.
     """
 
     embed: Callable[[Any], Any]
@@ -44,6 +46,7 @@ class Parts:
     names: tuple[str, ...] | None
     labels: np.ndarray
     model: str
+    picture: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     def __call__(self, masks: Any) -> Any:
         """Embeddings [B, C] of the item less the parts that each mask [B, n] leaves out."""
@@ -115,7 +118,7 @@ def _of_picture(model: Backbone, source: Any, players: Any, background: Any) -> 
     blank = picture_background(background, picture, model)
     n = int(labels.max()) + 1
     masked = MaskedPicture.of(model, picture, blank[None], labels)
-    return Parts(Partial(embed_masked, model, masked), n, None, labels, model.name)
+    return Parts(Partial(embed_masked, model, masked), n, None, labels, model.name, picture)
 
 
 def _of_patches(model: Backbone, picture: np.ndarray, players: Any) -> Parts:
@@ -140,7 +143,7 @@ def _of_patches(model: Backbone, picture: np.ndarray, players: Any) -> Parts:
     item = TokenItem(model, first_tokens(model, x), None, jnp.asarray(by_token))
     size = model.preprocessing.size
     labels = owners.ravel()[grid(size, size, rows, columns)]
-    return Parts(token_embed(item), int(owners.max()) + 1, None, labels, model.name)
+    return Parts(token_embed(item), int(owners.max()) + 1, None, labels, model.name, picture)
 
 
 def _of_array(model: Any, item: Any, players: Any, background: Any) -> Parts:

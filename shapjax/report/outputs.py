@@ -12,7 +12,8 @@ from PIL import Image
 
 from shapjax.core.errors import ShapjaxError
 from shapjax.core.files import write_whole
-from shapjax.explainers.explanation import Explanation
+from shapjax.explainers.explanation import Explanation, Side
+from shapjax.explainers.exports import part_names
 from shapjax.explainers.methods import METHODS
 from shapjax.report.figures import save_correspondence, save_heat_map
 from shapjax.report.layouts import save_counterfactual, save_methods, save_regions
@@ -48,7 +49,7 @@ OUTPUTS = (
 
 
 class Pair(NamedTuple):
-    """Two pictures or two texts and what to call them.
+    """Two items, each a picture or a text, and what to call them.
 
     Attributes:
         query: what was searched with.
@@ -126,7 +127,7 @@ def write_outputs(
     rows = {key: value for key, value in summary.items() if key != "methods"}
     if isinstance(pair.query, str) or isinstance(pair.retrieved, str):
         (view,) = shown
-        _draw_texts(figure, view)
+        _draw_texts(figure, pair, view)
         also = view[1] if len(view) == 2 else None
         write_text_page(view[0], out / "report.html", summary=rows, also=also)
     else:
@@ -147,17 +148,23 @@ def write_outputs(
     write_whole(out / "summary.json", json.dumps(summary, indent=2).encode() + b"\n")
 
 
-def _draw_texts(path: Mapping[str, Path], view: View) -> None:
+def _draw_texts(path: Mapping[str, Path], pair: Pair, view: View) -> None:
+    """Two texts, or a text and a picture."""
     found, other = view[0], view[-1]
-    query, retrieved = found.query_names or (), found.retrieved_names or ()
-    for side, heat, names in (
-        ("query", other.heat("query"), query),
-        ("retrieved", found.heat("retrieved"), retrieved),
-    ):
-        save_matrix(heat[None], [""], names, path[f"heat_{side}"], label="credit")
+    items: tuple[tuple[Side, Explanation, Image.Image | str], ...] = (
+        ("query", other, pair.query),
+        ("retrieved", found, pair.retrieved),
+    )
+    for side, own, item in items:
+        if isinstance(item, str):
+            names = part_names(own, side)
+            save_matrix(own.heat(side)[None], [""], names, path[f"heat_{side}"], label="credit")
+        else:
+            save_heat_map(own, side, item, path[f"heat_{side}"])
     if found.order == 2:
-        what = "interaction of query word (row) and retrieved word"
-        save_matrix(found.cross, query, retrieved, path["matrix"], label=what)
+        rows, columns = (part_names(found, side) for side, _, _ in items)
+        what = "interaction of query part (row) and retrieved part"
+        save_matrix(found.cross, rows, columns, path["matrix"], label=what)
 
 
 def _draw_pictures(path: Mapping[str, Path], pair: Pair, view: View) -> None:

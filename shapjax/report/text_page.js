@@ -5,7 +5,7 @@
   const middle = 127;
   const sides = ["query", "retrieved"];
   const chips = Object.fromEntries(
-    sides.map((side) => [side, [...document.querySelectorAll(`#${side} bdi`)]]),
+    sides.map((side) => [side, [...document.querySelectorAll(`#${side} :is(bdi, path)`)]]),
   );
   const find = (selector) => document.querySelector(selector);
   const largest = (values) => values.reduce((most, v) => Math.max(most, Math.abs(v)), 0) || 1;
@@ -17,13 +17,14 @@
   function paint(element, value, limit) {
     const t = Math.max(-1, Math.min(1, value / limit));
     const at = 3 * (Math.round(t * middle) + middle);
-    element.style.background = `rgb(${bytes[at]} ${bytes[at + 1]} ${bytes[at + 2]})`;
+    const color = `rgb(${bytes[at]} ${bytes[at + 1]} ${bytes[at + 2]})`;
+    element.style.background = element.style.fill = color;
     element.style.color = Math.abs(t) > 0.55 ? "#fff" : "#1d1d1b";
     element.title = number(value);
   }
 
   function clear(element) {
-    element.style.background = element.style.color = element.title = "";
+    element.style.background = element.style.fill = element.style.color = element.title = "";
   }
 
   function scale(quantity, limit) {
@@ -40,9 +41,9 @@
           data[name].heat ? paint(chip, data[name].heat[i], limits.credit) : clear(chip),
         );
       }
-      scale("credit of each word", limits.credit);
+      scale("credit of each part", limits.credit);
       find(".hint").textContent = data.cross
-        ? "Point at a word to see what it has to do with the words of the other text."
+        ? "Point at a word, or a part of a picture, to see what it has to do with the other side."
         : "";
       return;
     }
