@@ -143,15 +143,14 @@ def test_patches_are_left_out(tmp_path, pair, monkeypatch):
     """The usual files, of the explanation that the library gives."""
     model = toy_transformer()
     monkeypatch.setattr(sj.backbones, "load", lambda *_, **__: model)
-    settings = {"players": "grid", "background": "drop"}
-    options = [text for name, value in settings.items() for text in (f"--{name}", value)]
-    run(*pair, "--backbone", "vit_b_16", *options, "--out", tmp_path, "--quiet")
+    options = ["--backbone", "vit_b_16", "--background", "drop"]
+    run(*pair, *options, "--out", tmp_path, "--quiet")
     drawn = {"heat_query.png", "heat_retrieved.png", "correspondence.png", "regions.png"}
     assert drawn | {"report.html"} <= {path.name for path in tmp_path.iterdir()}
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["method"], summary["background"]) == ("two-tower", "drop")
     found = sj.Explanation.load(tmp_path / "explanation.npz")
-    expected = sj.explain(model, *pair, **settings)
+    expected = sj.explain(model, *pair, background="drop")
     np.testing.assert_allclose(found.cross, expected.cross, atol=1e-6)
 
 
