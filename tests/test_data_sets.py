@@ -160,6 +160,32 @@ def test_broken_files_are_reported_together_and_skipped_by_choice(tmp_path, mode
         mine_pairs(found, model, broken="ignore")
 
 
+def test_a_broken_mask_is_found_where_the_class_is_known_without_it(tmp_path, model):
+    root = cub_folder(tmp_path)
+    bad = root / "segmentations" / "001.Bird_1" / "Bird_0.png"
+    found = open_dataset("cub", root)
+    first = mine_pairs(found, model)
+    assert "001.Bird_1/Bird_0.jpg" in {pair.training for pair in first.pairs}
+    for content in (b"junk", None):
+        bad.write_bytes(content) if content else bad.unlink()
+        with pytest.raises(sj.ImageError, match=r"1 file\(s\).*Bird_0\.png"):
+            mine_pairs(found, model)
+        mined = mine_pairs(found, model, broken="skip")
+        assert list(mined.broken) == [bad]
+        assert "001.Bird_1/Bird_0.jpg" not in {pair.training for pair in mined.pairs}
+
+
+def test_a_picture_without_a_map_is_missing_one(tmp_path):
+    root = coco_folder(tmp_path, stuff=True)
+    bad = root / "annotations" / "val2017" / "v00000000001.png"
+    bad.unlink()
+    found = open_dataset("coco", root)
+    assert len(found.validation) == 2
+    with pytest.raises(sj.ImageError, match=r"1 file\(s\).*v00000000001.png: does not exist"):
+        mine_pairs(found, toy())
+    assert len(mine_pairs(found, toy(), broken="skip").pairs) == 1
+
+
 def test_neighbours_are_the_nearest_that_show_the_class(model, tmp_path):
     found = open_dataset("voc", voc_folder(tmp_path))
     mined = mine_pairs(found, model)
@@ -224,6 +250,63 @@ def test_mining_is_deterministic_cached_and_goes_by_names(tmp_path, model, monke
     assert mine_pairs(turned, model, seed=3).pairs == first
 
 
+def test_shares_of_other_classes_or_annotations_are_not_taken(tmp_path):
+    """A class that a list loses, and annotations that were mended, both after a first mining."""
+    root = plain_folder(tmp_path / "plain")
+    assert len(mine_pairs(open_dataset("folder", root), toy()).pairs) == 4
+    (root / "classes.txt").write_text("1 red square\n")
+    mined = mine_pairs(open_dataset("folder", root), toy())
+    assert {pair.category for pair in mined.pairs} == {"red square"}
+    assert sorted(mined.alone) == ["p1", "p3"]
+    root = coco_folder(tmp_path / "coco", stuff=False)
+    first = mine_pairs(open_dataset("coco", root), toy()).pairs
+    assert {pair.category for pair in first} == {"thing 1", "thing 2"}
+
+    def change(content):
+        for one in content["annotations"]:
+            one["category_id"] = 2
+        return content
+
+    rewrite(root / INSTANCES, change)
+    mended = mine_pairs(open_dataset("coco", root), toy()).pairs
+    assert {pair.category for pair in mended} == {"thing 2"}
+
+
+ENTRIES = [
+    "[]",
+    "{",
+    "[" * 100_000,
+    '{"made_of": 3}',
+    {},
+    None,
+    [1],
+    [3, {}],
+    [[1, 2], 3],
+    [[1, 2], {"a": 0.5}],
+    [[1, 2], {"1": "a lot"}],
+    [[1, 2], {"1": None}],
+    [[1, 2], {"99": 0.5}],
+    [[1, 2], {"1": float("nan")}],
+]
+"""What a damaged cache may hold: as text, or in the place of one mask's entry."""
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry)[:20])
+def test_a_damaged_cache_is_made_anew(tmp_path, entry):
+    found = open_dataset("folder", plain_folder(tmp_path / "plain"))
+    pairs = mine_pairs(found, toy()).pairs
+    (store,) = (Path(os.environ["SHAPJAX_CACHE"]) / "masks").iterdir()
+    whole = store.read_bytes()
+    content = json.loads(whole)
+    mask = str(found.items[0].mask)
+    if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], list):
+        entry = [content["masks"][mask][0], entry[1]]  # of the mask that is there
+    content["masks"][mask] = entry
+    store.write_text(entry if isinstance(entry, str) else json.dumps(content))
+    assert mine_pairs(found, toy()).pairs == pairs
+    assert store.read_bytes() == whole
+
+
 def test_small_classes_are_not_drawn(tmp_path, model):
     root = voc_folder(tmp_path / "voc")
     picture, labels = scene(1, 7, share=0.04)
@@ -249,6 +332,14 @@ def test_pairs_are_written_and_read(tmp_path):
     with pytest.raises(sj.ImageError, match=r"1 file.*t3.jpg: does not exist"):
         read_pairs(tmp_path / "pairs.csv", found)
     assert read_pairs(tmp_path / "pairs.csv", found, broken="skip") == pairs[1:]
+    # What is there is opened, all of it, and told at once: both files of one item, too.
+    for name in ("JPEGImages/v0.jpg", "SegmentationClass/v0.png", "SegmentationClass/t0.png"):
+        (tmp_path / "voc" / name).write_bytes(b"junk")
+    with pytest.raises(sj.ImageError, match=r"4 file.*t3.jpg: does not exist") as caught:
+        read_pairs(tmp_path / "pairs.csv", found)
+    assert all(name in str(caught.value) for name in ("v0.jpg", "v0.png", "t0.png"))
+    assert read_pairs(tmp_path / "pairs.csv", found, broken="skip") == []
+    assert read_pairs(tmp_path / "pairs.csv", found, broken="skip", opened=False) == pairs[1:]
     write_pairs(tmp_path / "other.csv", [Pair("v9", "t3", "unicorn", 0.5)])
     with pytest.raises(sj.ShapjaxError, match=r"2 names \(unicorn, v9\)"):
         read_pairs(tmp_path / "other.csv", found)

@@ -116,6 +116,29 @@ def test_an_interrupted_run_goes_on(tiny, library, monkeypatch):
     assert calls[-1] == (7, 7)
 
 
+def test_all_writings_together_are_a_small_multiple_of_the_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "BATCH", 1)
+    monkeypatch.setattr(folders, "CHECKPOINT", 2)
+    (tmp_path / "many").mkdir()
+    for place in range(40):
+        colour = (200, 100, 60 + place)
+        Image.new("RGB", (16, 16), colour).save(tmp_path / "many" / f"{place:02}.png")
+    written, own = [], folders._write
+    monkeypatch.setattr(
+        folders, "_write", lambda store, known: written.append(len(known)) or own(store, known)
+    )
+    embed_folder(toy(), tmp_path / "many")
+    assert sum(written) <= 5 * 40
+    assert len(written) <= 12
+    assert written[-1] == 40
+    # An interruption costs no more than a fifth of the work, or two pictures and a batch.
+    for before, after in zip([0, *written], written, strict=False):
+        assert after - before <= max(2, 0.2 * after + 1)
+    written.clear()
+    embed_folder(toy(), tmp_path / "many")
+    assert not written
+
+
 def test_bad_folders(tiny, library, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()

@@ -284,7 +284,7 @@ def _pairs(
     if place.process != 0:
         there = Path(options.out) / PAIRS
         wait_for_pairs(there, patience=options.patience)
-        return read_pairs(there, dataset, broken=options.broken)
+        return read_pairs(there, dataset, broken=options.broken, opened=False)
     count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
     by = one_of(options.paired_by or next(iter(models)), tuple(models), "paired-by")
     with Bar("pairing", options.quiet, "files", resumes=True) as bar:

@@ -28,6 +28,7 @@ from shapjax.core.stream import stream
 from shapjax.core.worths import Progress
 from shapjax.evaluate.datasets.record import DataSet, Item, report_broken
 from shapjax.games.folder import embed_folder
+from shapjax.games.images import load_image
 
 LEAST = 0.05
 """Share of a validation picture's pixels that a class to be drawn is over."""
@@ -233,55 +234,89 @@ def _vectors(
 def _class_counts(
     dataset: DataSet, bad: dict[Path, str], progress: Progress | None
 ) -> tuple[dict[Item, dict[int, float]], dict[Path, str]]:
-    """Share of the pixels of every class in each item, by class number; and unreadable masks."""
-    shares: dict[Item, dict[int, float]] = {}
-    wanted = []
-    for item in dataset.items:
-        if item.classes:
-            shares[item] = dict.fromkeys(item.classes, 1.0)
-        elif item.mask is not None and item.mask not in bad:
-            wanted.append(item)
-    if not wanted:
-        return shares, {}
+    """Share of the pixels of every class in each item, by class number; and unreadable masks.
+
+    Every mask is read, that of a picture whose class is known too: what is broken is found now.
+    """
     from shapjax.backbones.cache import made_folder
 
+    masked = {
+        str(item.mask): item
+        for item in dataset.items
+        if item.mask is not None and item.mask not in bad
+    }
     unreadable: dict[Path, str] = {}
     about = f"{dataset.name}\n{dataset.root.resolve()}"
     store = made_folder("masks") / f"{hashlib.sha256(about.encode()).hexdigest()[:32]}.json"
-    known = _read_cache(store)
-    stamps = {item: _stamp(item) for item in wanted}
-    new = [item for item in wanted if known.get(item.name, [None])[0] != stamps[item]]
-    for done, (item, labels) in enumerate(stream(dataset.read_labels, new), start=1):
+    made_of = _made_of(dataset)
+    stamps = {mask: _stamp(Path(mask)) for mask in masked}
+    known = {
+        mask: kept
+        for mask, kept in _read_cache(store, made_of, dataset).items()
+        if kept.stamp == stamps.get(mask)
+    }
+    new = [mask for mask in masked if mask not in known]
+    for done, (mask, labels) in enumerate(
+        stream(lambda mask: dataset.read_labels(masked[mask]), new), start=1
+    ):
         if isinstance(labels, ShapjaxError):
-            assert item.mask is not None
-            unreadable[item.mask] = str(labels)
+            unreadable[Path(mask)] = str(labels)
         else:
             numbers, pixels = np.unique(labels, return_counts=True)
             found = zip(numbers.tolist(), (pixels / labels.size).tolist(), strict=True)
-            own = {str(number): share for number, share in found if number in dataset.classes}
-            known[item.name] = [stamps[item], own]
+            own = {number: share for number, share in found if number in dataset.classes}
+            known[mask] = _Shares(stamps[mask], own)
         if progress is not None:
             progress(done, len(new))
         if done % CHECKPOINT == 0 or done == len(new):
-            write_whole(store, json.dumps(known).encode())
-    for item in wanted:
-        if item.mask not in unreadable:
-            shares[item] = {int(n): share for n, share in known[item.name][1].items()}
+            write_whole(store, json.dumps({"made_of": made_of, "masks": known}).encode())
+    shares: dict[Item, dict[int, float]] = {}
+    for item in dataset.items:
+        if item.mask is not None and str(item.mask) not in known:
+            continue
+        if item.classes:
+            shares[item] = dict.fromkeys(item.classes, 1.0)
+        elif item.mask is not None:
+            shares[item] = known[str(item.mask)].shares
     return shares, unreadable
 
 
-def _stamp(item: Item) -> list[int]:
-    assert item.mask is not None
-    about = item.mask.stat()
+class _Shares(NamedTuple):
+    """What is known of a mask: its size and time, and the share of each class's pixels."""
+
+    stamp: list[int]
+    shares: dict[int, float]
+
+
+def _stamp(file: Path) -> list[int]:
+    about = file.stat()
     return [about.st_size, about.st_mtime_ns]
 
 
-def _read_cache(store: Path) -> dict[str, list]:
+def _made_of(dataset: DataSet) -> str:
+    """Digest of what shares of classes come from beside the masks' own files."""
+    sources = {str(path): _stamp(path) for path in dataset.sources}
+    text = json.dumps([sorted(dataset.classes.items()), sources])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _read_cache(store: Path, made_of: str, dataset: DataSet) -> dict[str, _Shares]:
+    """What was kept; nothing where it is of other classes or annotations, or damaged."""
     try:
-        found = json.loads(store.read_bytes())
-    except (OSError, ValueError):
+        content = json.loads(store.read_bytes())
+        if content["made_of"] != made_of:
+            return {}
+        known = {
+            mask: _Shares(list(stamp), {int(n): float(share) for n, share in shares.items()})
+            for mask, (stamp, shares) in content["masks"].items()
+        }
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    sound = all(
+        own.shares.keys() <= dataset.classes.keys() and all(0 < v <= 1 for v in own.shares.values())
+        for own in known.values()
+    )
+    return known if sound else {}
 
 
 def _draw(
@@ -325,17 +360,24 @@ def write_pairs(path: str | os.PathLike[str], pairs: list[Pair]) -> None:
 
 
 def read_pairs(
-    path: str | os.PathLike[str], dataset: DataSet, *, broken: str = "fail"
+    path: str | os.PathLike[str],
+    dataset: DataSet,
+    *,
+    broken: str = "fail",
+    opened: bool = True,
 ) -> list[Pair]:
     """Read what ``write_pairs`` wrote.
 
     Args:
         path: the table.
         dataset: that the pairs are of.
-        broken: what happens if files of theirs are missing: ``"fail"``, or ``"skip"`` those pairs.
+        broken: what happens if files of theirs are missing or broken: ``"fail"``, or ``"skip"``
+            those pairs.
+        opened: whether every file is opened, once. Where the pairs were just mined those that are
+            broken are known, and it is enough that the files are there.
 
     Raises:
-        ImageError: files are missing, and not to be skipped.
+        ImageError: files are missing or broken, and not to be skipped.
         ShapjaxError: it cannot be read, is no table of pairs, or names pictures or classes that
             the data set has not.
     """
@@ -365,9 +407,40 @@ def read_pairs(
         )
     items = [{i.name: i for i in part} for part in (dataset.validation, dataset.training)]
     both = [(items[0][pair.validation], items[1][pair.training]) for pair in pairs]
-    missing = missing_files(item for two in both for item in two)
-    report_broken(missing, broken)
-    return [pair for pair, two in zip(pairs, both, strict=True) if not missing_files(two)]
+    used = list(dict.fromkeys(item for two in both for item in two))
+    bad = missing_files(used)
+    if opened:
+        bad |= _unreadable(dataset, used, bad)
+    report_broken(bad, broken)
+    return [
+        pair
+        for pair, two in zip(pairs, both, strict=True)
+        if not any(file in bad for item in two for file in (item.image, item.mask))
+    ]
+
+
+def _unreadable(dataset: DataSet, items: list[Item], bad: dict[Path, str]) -> dict[Path, str]:
+    """Files of pictures and of masks that cannot be read, with the reason, but those known."""
+
+    def read(item: Item) -> dict[Path, str]:
+        """One try of each, so that one file's error hides no other's."""
+        found = {}
+        for file, load in ((item.mask, lambda: dataset.read_labels(item)),
+                           (item.image, lambda: load_image(item.image))):  # fmt: skip
+            if file is None or file in bad:
+                continue
+            try:
+                load()
+            except ShapjaxError as error:
+                found[file] = str(error)
+        return found
+
+    return {
+        file: reason
+        for _, found in stream(read, items)
+        if not isinstance(found, ShapjaxError)
+        for file, reason in found.items()
+    }
 
 
 def digest_of_pairs(pairs: list[Pair]) -> str:

@@ -23,7 +23,11 @@ from shapjax.games.images import load_image
 from shapjax.games.match import Picture, embeddings_of, not_finite
 
 CHECKPOINT = 512
-"""Pictures between two writings of the store: what an interruption costs at most."""
+"""New pictures from which on the store is written again."""
+
+GROWTH = 0.25
+"""Share of the pictures stored that the new ones must reach as well: each writing is of the whole
+store, so that all of them together write about five times the store and not its square."""
 
 
 class EmbeddedFolder(NamedTuple):
@@ -113,7 +117,8 @@ def embed_folder(
     """Vectors of all pictures in a folder and the folders in it.
 
     They are kept under ``$SHAPJAX_CACHE``; pictures that have neither changed nor are new are
-    not read again, and an interrupted run goes on.
+    not read again, and an interrupted run goes on, less at most a fifth of its work (or 512
+    pictures).
 
     Args:
         backbone: the network; its weights are a part of what the store is known by.
@@ -139,14 +144,14 @@ def embed_folder(
         if name in stamps and entry.stamp == stamps[name]
     }
     missing = [name for name in stamps if name not in known]
+    stored = len(known)
     for start in range(0, len(missing), BATCH):
         if progress is not None:
             progress(len(known), len(stamps))
         known |= _embedded(backbone, root, missing[start : start + BATCH], stamps)
-        if start // CHECKPOINT != (start + BATCH) // CHECKPOINT:
+        if len(known) - stored >= max(CHECKPOINT, GROWTH * stored) or len(known) == len(stamps):
             _write(store, known)
-    if missing:
-        _write(store, known)
+            stored = len(known)
     if progress is not None:
         progress(len(stamps), len(stamps))
     readable = {n: known[n].vector for n in stamps if known[n].vector is not None}

@@ -25,7 +25,8 @@ def coco(root: Path) -> DataSet:
 
     Pixel maps lie under ``annotations/stuffthingmaps/``, ``annotations/`` or
     ``stuffthingmaps/``, in a folder for each split; entry k shows the class of number k + 1, and
-    255, what nobody labelled, is void. Their names are read from ``labels.txt`` (COCO-Stuff's)
+    255, what nobody labelled, is void. A picture without a map counts as one whose map is missing.
+    Their names are read from ``labels.txt`` (COCO-Stuff's)
     or else from the instances. Objects are drawn from ``instances_*.json``, later ones over
     earlier ones; crowds are void.
 
@@ -42,17 +43,21 @@ def coco(root: Path) -> DataSet:
         training, validation = (_mapped(pictures / part, maps / part) for part in SPLITS)
         return DataSet("coco", root, _names(root), training, validation, _labels_of_map)
     drawn = Instances()
-    training, validation = (drawn.read(root, pictures / part, part) for part in SPLITS)
-    return DataSet("coco", root, drawn.classes, training, validation, drawn.labels)
+    files = [root / "annotations" / f"instances_{part}.json" for part in SPLITS]
+    training, validation = (
+        drawn.read(file, pictures / part) for file, part in zip(files, SPLITS, strict=True)
+    )
+    return DataSet("coco", root, drawn.classes, training, validation, drawn.labels, tuple(files))
 
 
 def _mapped(pictures: Path, maps: Path) -> tuple[Item, ...]:
-    found = tuple(
-        Item(path.stem, pictures / f"{path.stem}.jpg", path) for path in sorted(maps.glob("*.png"))
-    )
-    if not found:
+    names = {path.stem for path in maps.glob("*.png")}
+    if not names:
         raise ShapjaxError(f"{maps} holds no pixel maps; the root of this data set holds {LAYOUT}.")
-    return found
+    names |= {path.stem for path in pictures.glob("*.jpg")}
+    return tuple(
+        Item(name, pictures / f"{name}.jpg", maps / f"{name}.png") for name in sorted(names)
+    )
 
 
 def _names(root: Path) -> dict[int, str]:
@@ -87,9 +92,8 @@ class Instances:
         self._objects: dict[Path, list[dict[str, Any]]] = {}
         self._sizes: dict[Path, tuple[int, int]] = {}
 
-    def read(self, root: Path, pictures: Path, part: str) -> tuple[Item, ...]:
-        """The pictures of a split that have objects."""
-        path = root / "annotations" / f"instances_{part}.json"
+    def read(self, path: Path, pictures: Path) -> tuple[Item, ...]:
+        """The pictures of a split, in a folder, that have objects in a file of annotations."""
         content = _json(path)
         try:
             self.classes |= {entry["id"]: entry["name"] for entry in content["categories"]}

@@ -61,6 +61,7 @@ class DataSet:
         training: pictures among which neighbours are sought.
         validation: pictures that are explained.
         read_labels: the class number of each pixel of an item, int32 [H, W].
+        sources: files that it reads beside the item's mask, such as annotations of all pictures.
     """
 
     name: str
@@ -69,6 +70,7 @@ class DataSet:
     training: tuple[Item, ...]
     validation: tuple[Item, ...]
     read_labels: Callable[[Item], np.ndarray]
+    sources: tuple[Path, ...] = ()
 
     @property
     def items(self) -> tuple[Item, ...]:
