@@ -88,6 +88,18 @@ def test_figures_of_pairs(tmp_path, monkeypatch, sheets):
     assert_panels(sheets[1], pictures[9], 2 + 2)
 
 
+def test_figures_of_a_method_and_of_convergence(tmp_path, monkeypatch, sheets):
+    """The rest but 4, which another test draws, from fewer methods."""
+    monkeypatch.setattr(figures, "METHODS", ("gradcam", "sam"))
+    kernels = ("kernel-weighting", "kernel-direct")
+    monkeypatch.setattr(convergence_figures, "PAPER_METHODS", kernels)
+    pictures = drawn(tmp_path, 2, 5, 8, 10)
+    assert_panels(sheets[0], pictures[2], 2 + 2)
+    assert_panels(sheets[1], pictures[8], 2 + 4)
+    for sheet, number in zip(sheets[2:], (5, 10), strict=True):
+        assert_curves(sheet, pictures[number])
+
+
 @pytest.mark.slow
 def test_every_figure(tmp_path, sheets):
     pictures = drawn(tmp_path, *figures.FIGURES)
