@@ -27,12 +27,14 @@ def _let_go_of_programs():
     jax.clear_caches()
 
 
+WIDE = jax.config.values["jax_enable_x64"]
+
+
 @pytest.fixture(autouse=True)
 def _restore_precision():
-    """The command sets the precision of its process; a test must not leave it set."""
-    before = jax.config.values["jax_enable_x64"]
+    """The command sets the precision of its process; no test nor fixture must leave it set."""
     yield
-    jax.config.update("jax_enable_x64", before)
+    jax.config.update("jax_enable_x64", WIDE)
 
 
 @pytest.fixture

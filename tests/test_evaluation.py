@@ -35,6 +35,7 @@ from shapjax.evaluate.rows import key_of
 from shapjax.evaluate.run import Judge, Settings, _reader, pairs_of_shard, plan_of, run, upsampled
 from shapjax.evaluate.store import read, read_plan
 from shapjax.evaluate.tables import summarise
+from shapjax.explainers import batch
 from shapjax.explainers.explain import METHODS
 from shapjax.games.backgrounds import background
 
@@ -305,9 +306,9 @@ def test_warm_is_what_no_longer_compiles(dataset, pairs, tmp_path, monkeypatch):
     grids = iter([(2, 2), (2, 2), (1, 2), (2, 2), (1, 2)])
 
     def explain(*pictures, **named):
-        return sj.explain(*pictures, **named, players=next(grids))
+        return sj.explain(*pictures, **{**named, "players": next(grids)})
 
-    monkeypatch.setattr("shapjax.evaluate.run.explain", explain)
+    monkeypatch.setattr("shapjax.explainers.batch.explain", explain)
     more = [*pairs, pairs[0]._replace(training=pairs[1].training)]
     settings = Settings(("sam", "two-tower"), orders=(1,), superpixel_budget=20)
     told = []
@@ -484,18 +485,22 @@ def refused(*_, **__):
 
 @pytest.mark.parametrize("fail", [out_of_memory, refused])
 @pytest.mark.parametrize(
-    ("name", "method"),
-    [("explain", "ig"), ("explain_stream", "sam"), ("Judge", "sam")],
+    ("module", "name", "method"),
+    [
+        (batch, "explain", "ig"),
+        (sj.evaluate.run, "explain_stream", "sam"),
+        (sj.evaluate.run, "Judge", "sam"),
+    ],
 )
 def test_a_pair_that_no_memory_holds_is_a_failed_row(
-    dataset, pairs, tmp_path, monkeypatch, fail, name, method
+    dataset, pairs, tmp_path, monkeypatch, fail, module, name, method
 ):
-    whole, calls = getattr(sj.evaluate.run, name), count()
+    whole, calls = getattr(module, name), count()
 
     def first_fails(*given, **named):
         return (fail if next(calls) == 0 else whole)(*given, **named)
 
-    monkeypatch.setattr(f"shapjax.evaluate.run.{name}", first_fails)
+    monkeypatch.setattr(module, name, first_fails)
     settings = Settings((method,), (1,))
     found = run(dataset, pairs, {"toy": toy()}, settings, tmp_path)
     failed = {row["pair"]: row["error"] for row in found if row["error"] is not None}
