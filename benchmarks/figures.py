@@ -5,16 +5,14 @@
 
 2 and 9: first-order methods, Integrated Gradients on pixels among them, on one pair and on several.
 3: why a result rather than the second best. 4: regions of a query carried over to its result by
-SAM. 8: a
-similarity that ignores the left half of the picture. 5 and 10: convergence of the Shapley-Taylor
-estimators on random ReLU networks and random Boolean functions; their estimates are kept in DIR
-and not made twice.
+SAM. 8: a similarity that ignores the left half of the picture. 5 and 10: convergence of the
+Shapley-Taylor estimators on random ReLU networks and random Boolean functions; their estimates are
+kept in DIR and not made twice.
 
 Queries are spread evenly over the folder, results are the nearest of its pictures by the network.
 Without ``--pictures`` they are the photographs of Pascal VOC in ``$SHAPJAX_DATA``, and where there
-are none drawn scenes, each in several views. Methods that run the network
-on masked pictures take ``--budget`` evaluations (the paper's are 5,000). ``--quick`` draws all
-from few evaluations.
+are none drawn scenes, each in several views. Methods that run the network on masked pictures take
+``--budget`` evaluations (the paper's are 5,000). ``--quick`` draws all from few evaluations.
 """
 
 from __future__ import annotations

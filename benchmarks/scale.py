@@ -9,15 +9,14 @@
 Pairs from ``maps`` are feature maps of 7x7 locations and 64 channels, made from the pair's number
 when its chunk is begun, so that they take no memory. Those from ``files`` go all the way: JPEG
 files of 500 x 375 are read, resized, blurred, seen by the embedded network and explained by
-``explain_stream``. Every row is a process of its own: ``seconds`` are those
-after the first chunk, which compiles, ``growth`` is how much the peak of the memory of the process
-rose from then on, MiB. ``--devices`` are virtual ones of the CPU, which share its cores.
+``explain_stream``. Every row is a process of its own: ``seconds`` are those after the first chunk,
+which compiles, ``growth`` is how much the peak of the memory of the process rose from then on, MiB.
+``--devices`` are virtual ones of the CPU, which share its cores.
 
 ``--plan`` prints what is known of chips, what a pair asks for, and what follows, from this
 machine's measured share of its own speed in matrix products and the time a core takes to read a
-picture (see docs/scale.md). ``--torch`` puts
-Kernel SAM at 40,000 coalitions and Kernel SHAP at 20,000 with ResNet50 beside the same in PyTorch,
-on a GPU.
+picture (see docs/scale.md). ``--torch`` puts Kernel SAM at 40,000 coalitions and Kernel SHAP at
+20,000 with ResNet50 beside the same in PyTorch, on a GPU.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ from tables import print_records
 
 import shapjax as sj
 from shapjax.explainers.batch import TOGETHER, explain_stream, explained_maps, pair_keys
+from shapjax.explainers.explain import METHODS
 from shapjax.explainers.features import FEATURE_METHODS
 from shapjax.games.backgrounds import background
 from shapjax.games.feature_pairs import FeaturePair
@@ -87,7 +87,7 @@ def sums_of_maps(method: str, budget: int, mesh: Mesh | None, width: int) -> Ite
 
 def sums_of_files(method: str, budget: int, mesh: Mesh | None, width: int) -> Iterator[float]:
     """The same of pairs of files, seen by the embedded network."""
-    takes = None if FEATURE_METHODS[method] is FEATURE_METHODS["sam"] else budget
+    takes = None if METHODS[method].budgets is None else budget
     with tempfile.TemporaryDirectory() as folder:
         for place in range(FILES):
             photograph().rotate(place).save(f"{folder}/{place}.jpg", quality=90)
@@ -126,7 +126,7 @@ def explain_all(
         "method": method,
         "from": source,
         "devices": devices,
-        "budget": budget if FEATURE_METHODS[method] is not FEATURE_METHODS["sam"] else "",
+        "budget": "" if METHODS[method].budgets is None else budget,
         "pairs": counted,
         "seconds": round(seconds, 2),
         "pairs a second": round(counted / seconds, 1),

@@ -425,8 +425,11 @@ def _unreadable(dataset: DataSet, items: list[Item], bad: dict[Path, str]) -> di
     def read(item: Item) -> dict[Path, str]:
         """One try of each, so that one file's error hides no other's."""
         found = {}
-        for file, load in ((item.mask, lambda: dataset.read_labels(item)),
-                           (item.image, lambda: load_image(item.image))):  # fmt: skip
+        tries = (
+            (item.mask, lambda: dataset.read_labels(item)),
+            (item.image, lambda: load_image(item.image)),
+        )
+        for file, load in tries:
             if file is None or file in bad:
                 continue
             try:

@@ -43,7 +43,7 @@ from shapjax.games.backgrounds import (
 )
 from shapjax.games.feature_pairs import FeaturePair
 from shapjax.games.images import load_image
-from shapjax.games.match import Picture, background_not_finite, by_side, not_finite
+from shapjax.games.match import SIDES, Picture, background_not_finite, by_side, not_finite
 from shapjax.games.players import label_map
 
 TOGETHER = 8
@@ -184,7 +184,7 @@ def explain_stream(
 
     Raises:
         ShapjaxError: as ``explain``, at once; or there are fewer ids than pairs.
-        MemoryRefused: a single pair does not fit.
+        MemoryRefused: a single pair of feature maps does not fit.
     """
     if not isinstance(model, Backbone):
         raise ShapjaxError(
@@ -208,7 +208,7 @@ def explain_stream(
             "order": order,
             "side": side,
             "players": players,
-            "background": dict(zip(_SIDES, blank, strict=True)),
+            "background": dict(zip(SIDES, blank, strict=True)),
             "budget": plan.budget,
             "bilinear": bilinear,
             "errors": errors,
@@ -246,8 +246,6 @@ def _folded(key: jax.Array, words: jax.Array) -> jax.Array:
 
     return jax.vmap(fold)(words)
 
-
-_SIDES = ("query", "retrieved")
 
 _Named = tuple["str | int", Any, Any]
 """Id, query and retrieved picture of a pair."""
@@ -503,13 +501,13 @@ def _layer(
     model: Backbone, pictures: np.ndarray, blanks: list[_Blanks | None], finite: np.ndarray
 ) -> str:
     """Which picture or background of a pair the network fails on, and in which layer."""
-    for side, name in enumerate(_SIDES):
+    for side, name in enumerate(SIDES):
         if not finite[side]:
             return str(not_finite(model, pictures[side], f"the {name} picture"))
     side = 0 if not finite[2] else 1
     # Those that are no names are checked before any pair.
     named = (blanks[side] or _Blanks((), ())).own
-    return str(background_not_finite(model, named, pictures[side], _SIDES[side]))
+    return str(background_not_finite(model, named, pictures[side], SIDES[side]))
 
 
 @functools.partial(

@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from shapjax.backbones.record import Backbone
 from shapjax.core.errors import NotFiniteError
 from shapjax.core.worths import members_of
-from shapjax.games.match import not_finite
+from shapjax.games.match import SIDES, not_finite
 from shapjax.games.pooled import inverse_root
 from shapjax.games.stem import Stem, stem_of
 
@@ -169,7 +169,7 @@ def masked_game(
     not pictures, are what a coalition adds to the device's memory traffic. Two masked sides
     have equally many backgrounds, taken in pairs.
     """
-    names = ("the query picture", "the retrieved picture")
+    names = tuple(f"the {name} picture" for name in SIDES)
     return PaddedGame(_masked_cosine, backbone, (query, retrieved), names)
 
 

@@ -119,7 +119,7 @@ def first_bad_layer(backbone: Backbone, x: jax.Array) -> str | None:
         backbone: the network.
         x: its normalised input, float32 [S, S, 3].
     """
-    # Not compiled: this runs once, and a compiled function would sort the stages by name.
+    # Not compiled: this runs once.
     stages = backbone.maps(x[None])
     bad = (name for name, found in stages.items() if not np.isfinite(np.asarray(found)).all())
     return next(bad, None)

@@ -23,12 +23,11 @@ SPLITS = ("train2017", "val2017")
 def coco(root: Path) -> DataSet:
     """MS COCO 2017 with COCO-Stuff's pixel maps where they are, else with its own objects.
 
-    Pixel maps lie under ``annotations/stuffthingmaps/``, ``annotations/`` or
-    ``stuffthingmaps/``, in a folder for each split; entry k shows the class of number k + 1, and
-    255, what nobody labelled, is void. A picture without a map counts as one whose map is missing.
-    Their names are read from ``labels.txt`` (COCO-Stuff's)
-    or else from the instances. Objects are drawn from ``instances_*.json``, later ones over
-    earlier ones; crowds are void.
+    Pixel maps lie under ``annotations/stuffthingmaps/``, ``annotations/`` or ``stuffthingmaps/``,
+    in a folder for each split; entry k shows the class of number k + 1, and 255, what nobody
+    labelled, is void. A picture without a map counts as one whose map is missing. Their names are
+    read from ``labels.txt`` (COCO-Stuff's) or else from the instances. Objects are drawn from
+    ``instances_*.json``, later ones over earlier ones; crowds are void.
 
     Raises:
         ShapjaxError: pictures or annotations are not there.
