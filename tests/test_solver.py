@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import types
 
 import jax
@@ -11,8 +12,8 @@ import pytest
 
 import shapjax as sj
 from shapjax.coalitions.enumerate import members_of_size
-from shapjax.estimators import kernel_system
-from shapjax.estimators import rows as rows_module
+from shapjax.estimators import kernel_system, row_blocks
+from shapjax.estimators.pair_rows import pair_rows
 from shapjax.estimators.regression import fit_eliminated
 from shapjax.estimators.sampling import constrained_masks, kernel_direct, kernel_weighting
 from shapjax.estimators.stopping import until_tolerance
@@ -28,13 +29,14 @@ def _x64():
 
 @pytest.fixture(params=["small", "large"])
 def solver(request, monkeypatch):
-    """The solver as small problems have it, and as large ones: blocks, pairs, heavy rows.
+    """The solver as small problems have it, and as large ones: blocks, lists, pairs, heavy rows.
 
     Compiled anew, because what counts as large is read at compilation.
     """
     if request.param == "large":
         monkeypatch.setattr(kernel_system, "LARGE", 0)
-        monkeypatch.setattr(rows_module, "BLOCK_ROWS", 64)
+        monkeypatch.setattr(row_blocks, "BLOCK_ROWS", 16)
+        monkeypatch.setattr(row_blocks, "SHORT", 2)
     return lambda order=2: jax.jit(functools.partial(fit_eliminated.__wrapped__, order=order))
 
 
@@ -87,6 +89,58 @@ def test_too_few_rows_give_the_least_norm(solver, n, order, rows):
     if order < 3:
         expected = by_pseudoinverse(free, values, weights, order)
         np.testing.assert_allclose(found.coefficients[order], expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("sampler", [kernel_direct, kernel_weighting])
+def test_too_few_rows_of_many_players_give_it_to_five_digits(solver, sampler):
+    """Values without structure, so that what no coefficients can fit is large, and weighed."""
+    free, values, weights = problem(26, 2, 200, sampler=sampler)
+    assert math.comb(26, 2) > 300
+    found = fit(solver, free, values, weights)
+    assert found.singular
+    expected = by_pseudoinverse(free, values, weights, 2)
+    error = np.linalg.norm(found.coefficients[2] - expected)
+    assert error < 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("short", [1, 2, 1000])
+def test_rows_of_pairs_are_the_design(monkeypatch, short):
+    """Lists, products and single pairs, each against dense rows; whitening by definition."""
+    monkeypatch.setattr(row_blocks, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(row_blocks, "SHORT", short)
+    n, count = 18, math.comb(18, 2)
+    free, values, weights = problem(n, 2, 140)
+    values, weights = values[-140:], weights * np.linspace(0.5, 1, 140)
+    rows = pair_rows(jnp.asarray(free), jnp.asarray(weights))
+    upper = np.triu_indices(n, 1)
+    basis = np.zeros((count, n, n))
+    basis[:, *upper] = np.eye(count)
+    basis = jnp.asarray(basis + basis.swapaxes(1, 2))
+
+    def matrix(of):
+        return np.asarray(jax.jit(jax.vmap(of, out_axes=1))(basis))
+
+    dense = matrix(lambda a: rows.forward(a, rows.roots))
+    design = free[:, members_of_size(n, 2)].all(-1) * np.sqrt(weights)[:, None]
+    np.testing.assert_allclose(dense.T @ dense, design.T @ design, atol=1e-12)
+    target = rows.target(jnp.asarray(values))
+    np.testing.assert_allclose(dense.T @ target, design.T @ (np.sqrt(weights) * values), atol=1e-12)
+    np.testing.assert_allclose(target @ target, weights @ values**2)
+    r = jnp.asarray(np.random.default_rng(0).normal(size=len(dense)))
+    np.testing.assert_allclose(
+        2 * np.asarray(rows.adjoint(r, rows.roots))[upper], dense.T @ r, atol=1e-12
+    )
+
+    even = matrix(lambda a: rows.forward(a, rows.even))
+    some = np.linspace(-1, 1, count)
+    np.testing.assert_allclose(rows.evened(jnp.asarray(dense @ some)), even @ some, atol=1e-12)
+    incidence = (members_of_size(n, 2)[:, :, None] == np.arange(n)).any(1).astype(float)
+    onto = incidence - incidence.mean(axis=0)
+    alike = even @ onto @ np.linalg.pinv(onto)
+    white = np.asarray(jax.jit(jax.vmap(rows.whiten, out_axes=1))(jnp.eye(len(even))))
+    inverse = np.linalg.inv(np.eye(len(even)) + alike @ alike.T)
+    np.testing.assert_allclose(white @ white, inverse, atol=1e-10)
+    np.testing.assert_allclose(white, white.T, atol=1e-12)
 
 
 def never_seen(free):

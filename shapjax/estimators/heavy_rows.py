@@ -42,25 +42,26 @@ def heaviest(sizes: Array, weights: Array, expected: Array, table: np.ndarray) -
     return jax.lax.top_k(weights * of_size[sizes], count)[1]
 
 
-def inverse_with(free: Array, weights: Array, spectrum: Array) -> Map:
+def inverse_with(free: Array, weights: Array, spectrum: Array, invert: Map) -> Map:
     """Inverse of G + V'V on zero-sum coefficients of pairs, V the heavy rows.
 
     Args:
         free: Boolean [h, n], the heavy rows.
         weights: theirs, float [h].
         spectrum: eigenvalues of G, the expected Gram matrix of the others, float [3].
+        invert: the inverse of G.
     """
-    dtype = weights.dtype
-    design = design_of_order(free.astype(dtype), 2, spectrum)
-    root, inner = jnp.sqrt(weights), _capacitance(free, weights, spectrum)
+    # What the heavy rows take off needs no more digits than the matrix between them has.
+    design = design_of_order(free.astype(jnp.float32), 2, spectrum)
+    root = jnp.sqrt(weights).astype(jnp.float32)
+    inner = _capacitance(free, weights, spectrum)
 
-    def invert(a: Array) -> Array:
-        a = design.invert(a)
-        seen = (root * design.apply(a)).astype(inner.dtype)
-        heavy = design.adjoint(root * (inner @ seen).astype(dtype))
-        return a - design.invert(design.centre(design.centre(heavy)))
+    def both(a: Array) -> Array:
+        b = design.invert(a.astype(jnp.float32))
+        heavy = design.adjoint(root * (inner @ (root * design.apply(b))))
+        return invert(a) - design.invert(design.centre(design.centre(heavy)))
 
-    return invert
+    return both
 
 
 def _capacitance(free: Array, weights: Array, spectrum: Array) -> Array:
