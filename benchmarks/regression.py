@@ -4,7 +4,7 @@
 
 The game is a random three-layer ReLU network; the rows are drawn by Kernel-Direct. Each line is
 measured in a process of its own: seconds are the median of three warm runs (one run for the dense
-solvers and the largest line), what compiling the program takes before them is ``compile``, and
+solvers and the two largest lines), what compiling the program takes before them is ``compile``, and
 memory is the peak beyond what the process held before it solved. The error is relative to the
 normal equations of the whole design in float64, and ``ratio`` is how many times longer
 ``torch.linalg.lstsq`` took on the same rows; it is left out, and said so, where PyTorch is absent.
@@ -156,7 +156,7 @@ def dense(solver: Callable[..., np.ndarray], n: int, rows: int) -> Found:
     return {"seconds": round(time.perf_counter() - begun, 3), "MiB": round(grown)}, pairs
 
 
-LARGEST = "matrix-free, float64, one run"
+LARGEST, FEW = "matrix-free, float64, one run", "matrix-free, float64, too few rows"
 SOLVERS: dict[str, Callable[[int, int], Found]] = {
     "matrix-free, float64": lambda n, rows: matrix_free(np.float64, 0, n, rows, 3),
     "matrix-free, float32": lambda n, rows: matrix_free(np.float32, 0, n, rows, 3),
@@ -164,6 +164,7 @@ SOLVERS: dict[str, Callable[[int, int], Found]] = {
         np.float64, BATCH, n, rows, 1
     ),
     LARGEST: lambda n, rows: matrix_free(np.float64, 0, n, rows, 1),
+    FEW: lambda n, rows: matrix_free(np.float64, 0, n, rows, 1),
     NORMAL: lambda n, rows: dense(by_normal_equations, n, rows),
     TORCH: lambda n, rows: dense(by_torch, n, rows),
 }
@@ -182,7 +183,7 @@ def measured(solver: str, n: int, rows: int) -> Found:
 
 def table(n: int, rows: int, *, quick: bool) -> list[dict[str, Any]]:
     """All lines; without the dense solvers there is nothing to compare with."""
-    single = [name for name in SOLVERS if "vmap" not in name and name != LARGEST]
+    single = [name for name in SOLVERS if "vmap" not in name and name not in (LARGEST, FEW)]
     if importlib.util.find_spec("torch") is None:
         single.remove(TORCH)
         print("PyTorch is not installed: no line and no ratio for it.", file=sys.stderr)
@@ -200,6 +201,7 @@ def table(n: int, rows: int, *, quick: bool) -> list[dict[str, Any]]:
     records.append(measured(batch, n // 2, rows // 10)[0])
     if not quick:
         records.append(measured(LARGEST, 2 * n, 5 * rows)[0])
+        records.append(measured(FEW, 4 * n, 2 * rows)[0])
     return records
 
 
@@ -208,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--players", type=int, help="default 100, or 30 with --quick")
     parser.add_argument("--rows", type=int, help="default 20000, or 2000 with --quick")
-    parser.add_argument("--quick", action="store_true", help="small, and without the largest line")
+    parser.add_argument("--quick", action="store_true", help="small, and without the largest lines")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--solver", choices=SOLVERS, help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
