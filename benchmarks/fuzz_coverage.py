@@ -26,9 +26,12 @@ from typing import Any
 
 import fuzz
 
-STUCK = 60
+STUCK = 300
 """Seconds, by the clock on the wall, after which libFuzzer ends a process over one input. Longer
 than ``fuzz.HANG``, which counts seconds of the processor, since a machine may be busy."""
+
+MEMORY = Path("/dev/shm")
+"""Where inputs are written if there is such a folder: a disk may stall, which looks like a hang."""
 
 WATCHED = (
     "shapjax.backbones.archive",
@@ -66,17 +69,19 @@ def fuzz_guided(
             from which it takes those of earlier runs; None leaves nothing.
     """
     begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
         folder = Path(name)
         found = folder / "found" if grown is None else grown / reader
         found.mkdir(parents=True, exist_ok=True)
         (folder / "corpus").mkdir()
+        (folder / "wrong").mkdir()
         for index, (ending, content) in enumerate(fuzz.corpus(reader)):
             (folder / "corpus" / f"{index}{ending}").write_bytes(content)
         command = [sys.executable, "-W", "ignore", __file__, reader, str(fuzz.BLOW_UP), name]
         command += [f"-runs={inputs}", f"-seed={seed + 1}"]  # zero would be a seed by chance
         command += [f"-timeout={STUCK}", f"-report_slow_units={STUCK}", "-rss_limit_mb=0"]
-        command += ["-len_control=0", f"-artifact_prefix={name}/", str(found), f"{name}/corpus"]
+        command += ["-len_control=0", f"-artifact_prefix={name}/wrong/"]
+        command += [str(found), f"{name}/corpus"]
         with (folder / "log").open("wb") as log:
             code = subprocess.run(command, stdout=log, stderr=log).returncode
         said = (folder / "log").read_text(errors="replace")
@@ -95,9 +100,11 @@ def fuzz_guided(
                 counts["hangs" if code == TIMED_OUT else "crashes"] = 1
             else:
                 counts["hangs" if wrong.startswith("hang") else "errors"] = 1
-            last = next(folder.glob("input.*"))
+            read = next(folder.glob("input.*"))
+            # What libFuzzer says it was, unless it was ended itself.
+            last = next((folder / "wrong").iterdir(), read)
             keep.mkdir(parents=True, exist_ok=True)
-            kept = keep / f"{reader}-atheris-{seed}-{state['inputs']}{last.suffix}"
+            kept = keep / f"{reader}-atheris-{seed}-{state['inputs']}{read.suffix}"
             shutil.copyfile(last, kept)
             print(f"{reader}, {kept}: {wrong}", file=sys.stderr)
     edges = re.findall(r"\bcov: (\d+)", said)
