@@ -2,12 +2,17 @@
 
     python benchmarks/fuzz.py [--readers image npz ...] [--inputs 100000] [--seed 0]
         [--keep FOLDER] [--json]
+    python benchmarks/fuzz.py --engine atheris [--grown FOLDER] [...]
     python benchmarks/fuzz.py --quick
 
 Every input is a file of ``tests/corpus`` after one to six mutations: bits and bytes changed,
 numbers replaced by those at the edges of their type, pieces cut out, doubled, inserted or taken
 from another file. In half of the inputs the checksums of PNG chunks and zip entries are made good
 again, so that what lies behind them is reached. Input i of a seed is always the same.
+
+The engine ``atheris`` (``pip install atheris==3.0.0``) starts there too, and goes on from inputs
+that reached new code, which ``--grown`` keeps; see ``fuzz_coverage.py``. It ends at a reader's
+first fault. ``edges`` are the branches that it has reached, in code in Python.
 
 A reader may give a result or raise ``ShapjaxError``. Anything else is counted: ``errors`` are
 other exceptions or a gigabyte more of memory, ``crashes`` ended the process, ``hangs`` took over 5
@@ -19,6 +24,8 @@ first input of each kind that did one of these is written to ``--keep``, by defa
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import io
 import json
 import os
@@ -59,6 +66,8 @@ STUCK = 600.0
 
 KEPT = Path("shapjax-fuzz")
 """Where inputs that went wrong are written, so that none is lost to a run that nobody watched."""
+
+MISSING = "The engine atheris is not installed; pip install atheris==3.0.0."
 
 Read = Callable[[Path], Any]
 
@@ -113,11 +122,12 @@ READERS: dict[str, tuple[Read, tuple[str, ...]]] = {
 """Each reader and how the names of the files in the corpus that it reads end."""
 
 
-def _faults(path: Path) -> Any:
+def _faults(path: Path, place: int | None = None) -> Any:
     """Do what the place of the input says; with what the corpus holds, nothing."""
     if (path.suffix, path.read_bytes()) in corpus("faults"):
         return
-    place = int((path.parent / "index").read_text())
+    if place is None:
+        place = int((path.parent / "index").read_text())
     if place == 1:
         raise ShapjaxError("refused")
     if place == 2:
@@ -131,7 +141,11 @@ def _faults(path: Path) -> Any:
 
 
 SELF_TEST: dict[str, tuple[Read, tuple[str, ...]]] = {"faults": (_faults, ("ppm",))}
-"""Readers with every fault, by which tests find out whether faults are counted; not for users."""
+SELF_TEST |= {
+    f"fault-{place}": (functools.partial(_faults, place=place), ("ppm",)) for place in range(2, 6)
+}
+"""Readers with every fault, or one, by which tests find out whether faults are counted; not for
+users."""
 
 EDGES = (0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF)
 EDGES += (0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF)
@@ -148,17 +162,24 @@ def make_input(files: Sequence[tuple[str, bytes]], seed: int, index: int) -> tup
     """Ending and content of an input; a function of the seed and the index alone."""
     chance = random.Random(f"{seed}:{index}")
     ending, content = chance.choice(files)
-    other = chance.choice(files)[1]
+    return ending, changed(content, chance.choice(files)[1], chance)
+
+
+def changed(content: bytes, other: bytes, chance: random.Random) -> bytes:
+    """A content after mutations, half of the time with checksums as they should be.
+
+    Raises:
+        Exception: it begins like a zip archive and cannot be read as one.
+    """
     mended = chance.random() < 0.5
     if mended and content[:4] == b"PK\x03\x04":
-        return ending, _in_zip(content, other, chance)
-    content = _mutated(content, other, chance)
-    if mended and content[:8] == b"\x89PNG\r\n\x1a\n":
-        content = _mended_png(content)
-    return ending, content
+        return _in_zip(content, other, chance)
+    content = mutated(content, other, chance)
+    return _mended_png(content) if mended and content[:8] == b"\x89PNG\r\n\x1a\n" else content
 
 
-def _mutated(content: bytes, other: bytes, chance: random.Random) -> bytes:
+def mutated(content: bytes, other: bytes, chance: random.Random) -> bytes:
+    """A content after one to six mutations, with pieces of another."""
     data = bytearray(content)
     for _ in range(chance.randint(1, 6)):
         kind = chance.randrange(8)
@@ -199,7 +220,7 @@ def _in_zip(content: bytes, other: bytes, chance: random.Random) -> bytes:
     if chance.random() < 0.1:
         name = chance.choice(("", "/", "..", name * 2, entries[0][0], name[:-1]))
     else:
-        data = _mutated(data, other, chance)
+        data = mutated(data, other, chance)
     entries[chosen] = (name, data)
     buffer = io.BytesIO()
     kind = chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
@@ -381,12 +402,23 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", default=KEPT, help=f"of what went wrong ({KEPT})"
     )
+    parser.add_argument("--engine", choices=("own", "atheris"), default="own")
+    parser.add_argument(
+        "--grown", type=Path, metavar="FOLDER", help="of what reached new code, by atheris (none)"
+    )
     parser.add_argument("--quick", action="store_true", help="500 inputs of each reader")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     inputs = 500 if options.quick else options.inputs
-    records = [fuzz(reader, inputs, options.seed, options.keep) for reader in options.readers]
+    run = fuzz
+    if options.engine == "atheris":
+        if importlib.util.find_spec("atheris") is None:
+            parser.exit(2, f"{MISSING}\n")
+        from fuzz_coverage import fuzz_guided
+
+        run = functools.partial(fuzz_guided, grown=options.grown)
+    records = [run(reader, inputs, options.seed, options.keep) for reader in options.readers]
     print_records(records, as_json=options.json)
     sys.exit(any(record[name] for record in records for name in ("errors", "crashes", "hangs")))
 

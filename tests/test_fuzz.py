@@ -3,6 +3,7 @@
 ``benchmarks/fuzz.py`` reads 100,000 inputs of each reader; here are the first few of another seed.
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -109,6 +110,76 @@ def test_crashes_hangs_and_growth_are_counted_and_their_inputs_kept(tmp_path):
     kept = {path.stem: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
     files = fuzz.corpus("faults")
     assert kept == {f"faults-0-{i}": fuzz.make_input(files, 0, i)[1] for i in (2, 3, 4, 5)}
+
+
+def test_the_engine_atheris_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    monkeypatch.setattr(sys, "argv", ["fuzz.py", "--engine", "atheris"])
+    with pytest.raises(SystemExit) as ended:
+        fuzz.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"{fuzz.MISSING}\n"
+
+
+needs_atheris = pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="atheris is not installed"
+)
+
+
+def run_atheris(folder, lines, *arguments):
+    """Output and error of lines of Python; a large process would start a large one."""
+    setup = "import fuzz, fuzz_coverage, json, pathlib, sys; folder = pathlib.Path(sys.argv[1])"
+    return subprocess.run(
+        [sys.executable, "-c", f"{setup}\n{lines}", str(folder), *arguments],
+        cwd=Path(fuzz.__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@needs_atheris
+def test_atheris_reads_so_many_inputs_and_keeps_what_reached_new_code(tmp_path):
+    folders = ["--keep", str(tmp_path / "kept"), "--grown", str(tmp_path / "grown")]
+    lines = "sys.argv[1:] = sys.argv[2:]; fuzz.main()"
+    what = ["--engine", "atheris", "--readers", "npz", "--inputs", "400", "--json"]
+    done = run_atheris(tmp_path, lines, *what, *folders)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert found["inputs"] == found["read"] + found["refused"] == 400
+    assert found["errors"] == found["crashes"] == found["hangs"] == 0
+    assert found["read"] > 10
+    assert found["refused"] > 100
+    assert found["edges"] > 100
+    assert len(list((tmp_path / "grown" / "npz").iterdir())) > 10
+    assert not (tmp_path / "kept").exists()
+
+
+@needs_atheris
+@pytest.mark.parametrize(
+    ("reader", "kind", "wrong"),
+    [
+        ("fault-2", "errors", "memory grew by"),
+        ("fault-3", "errors", "KeyError"),
+        ("fault-4", "crashes", "ended with 77"),
+        ("fault-5", "hangs", "hang"),
+    ],
+)
+def test_atheris_finds_a_fault_counts_it_and_keeps_its_input(reader, kind, wrong, tmp_path):
+    lines = f"fuzz.BLOW_UP, fuzz_coverage.STUCK, reader = 1 << 27, 8, {reader!r}"
+    lines += "; print(json.dumps(fuzz_coverage.fuzz_guided(reader, 50, 0, folder)))"
+    done = run_atheris(tmp_path, lines)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {name: found[name] for name in ("errors", "crashes", "hangs")} == {
+        "errors": 0,
+        "crashes": 0,
+        "hangs": 0,
+        kind: 1,
+    }
+    assert wrong in done.stderr
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == f"{reader}-atheris-0-{found['inputs']}.ppm"
 
 
 ANY_BYTES = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))

@@ -1,0 +1,192 @@
+"""The engine ``atheris`` of ``fuzz.py``: libFuzzer makes more of inputs that reach new code.
+
+One process for each reader, which libFuzzer ends at the first fault. Half of the inputs are made
+by the mutations of the engine ``own``, out of a file of the corpus or of what the search has found
+so far; the others by ``atheris.Mutate`` out of the latter. What counts as new is code in Python, of
+this library and of the decoders that are written in Python; branches within C, such as those of
+zlib, JPEG or safetensors, are not seen.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import fuzz
+
+STUCK = 300
+"""Seconds, by the clock on the wall, after which libFuzzer ends a process over one input. Longer
+than ``fuzz.HANG``, which counts seconds of the processor, since a machine may be busy."""
+
+MEMORY = Path("/dev/shm")
+"""Where inputs are written if there is such a folder: a disk may stall, which looks like a hang."""
+
+WATCHED = (
+    "shapjax.backbones.archive",
+    "shapjax.backbones.readers",
+    "shapjax.backbones.torch_files",
+    "shapjax.backbones.torch_pickle",
+    "shapjax.core.interactions",
+    "shapjax.evaluate.datasets.record",
+    "shapjax.explainers.explanation",
+    "shapjax.games.images",
+    "shapjax.games.players",
+    "numpy.lib._format_impl",
+    "numpy.lib._npyio_impl",
+    "pickletools",
+    "zipfile",
+    "PIL",
+)
+"""Modules and packages whose branches count; jax would be slow, and reads no files."""
+
+TIMED_OUT = 70
+"""How libFuzzer ends a process over an input that takes too long."""
+
+
+def fuzz_guided(
+    reader: str, inputs: int, seed: int, keep: Path, grown: Path | None = None
+) -> dict[str, Any]:
+    """One record like that of ``fuzz.fuzz``, with the branches that were reached, ``edges``.
+
+    Args:
+        reader: a name in ``fuzz.READERS``.
+        inputs: most inputs; fewer where one goes wrong.
+        seed: of libFuzzer and of the mutations.
+        keep: folder for an input that goes wrong.
+        grown: folder in which a folder of that reader keeps the inputs that reached new code, and
+            from which it takes those of earlier runs; None leaves nothing.
+    """
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
+        folder = Path(name)
+        found = folder / "found" if grown is None else grown / reader
+        found.mkdir(parents=True, exist_ok=True)
+        (folder / "corpus").mkdir()
+        (folder / "wrong").mkdir()
+        for index, (ending, content) in enumerate(fuzz.corpus(reader)):
+            (folder / "corpus" / f"{index}{ending}").write_bytes(content)
+        command = [sys.executable, "-W", "ignore", __file__, reader, str(fuzz.BLOW_UP), name]
+        command += [f"-runs={inputs}", f"-seed={seed + 1}"]  # zero would be a seed by chance
+        command += [f"-timeout={STUCK}", f"-report_slow_units={STUCK}", "-rss_limit_mb=0"]
+        command += ["-len_control=0", f"-artifact_prefix={name}/wrong/"]
+        command += [str(found), f"{name}/corpus"]
+        with (folder / "log").open("wb") as log:
+            code = subprocess.run(command, stdout=log, stderr=log).returncode
+        said = (folder / "log").read_text(errors="replace")
+        if not (folder / "state").exists():
+            raise SystemExit(
+                f"the process that reads {reader} files did not start:\n{said[-2000:]}"
+            )
+        state = json.loads((folder / "state").read_text())
+        wrong = state.pop("wrong")
+        counts = {"errors": 0, "crashes": 0, "hangs": 0}
+        if code != 0:
+            if wrong is None:  # what ended the process left no time to count its input
+                state["inputs"] += 1
+                lines = said.splitlines() or [""]
+                wrong = "hang" if code == TIMED_OUT else f"ended with {code}: {lines[-1]}"
+                counts["hangs" if code == TIMED_OUT else "crashes"] = 1
+            else:
+                counts["hangs" if wrong.startswith("hang") else "errors"] = 1
+            read = next(folder.glob("input.*"))
+            # What libFuzzer says it was, unless it was ended itself.
+            last = next((folder / "wrong").iterdir(), read)
+            keep.mkdir(parents=True, exist_ok=True)
+            kept = keep / f"{reader}-atheris-{seed}-{state['inputs']}{read.suffix}"
+            shutil.copyfile(last, kept)
+            print(f"{reader}, {kept}: {wrong}", file=sys.stderr)
+    edges = re.findall(r"\bcov: (\d+)", said)
+    return {
+        "reader": reader,
+        **{name: state[name] for name in ("inputs", "read", "refused")},
+        **counts,
+        "slowest s": round(state["slowest"], 2),
+        "growth": state["growth"],
+        "a second": round(state["inputs"] / (time.perf_counter() - begun)),
+        "edges": int(edges[-1]) if edges else 0,
+    }
+
+
+def _work(reader: str, blow_up: int, folder: Path, flags: list[str]) -> None:
+    """Let libFuzzer read inputs in this process, which it ends; the counts are in ``state``."""
+    atheris = importlib.import_module("atheris")
+    read, files = (fuzz.READERS | fuzz.SELF_TEST)[reader][0], fuzz.corpus(reader)
+    path = folder / f"input{files[0][0].replace('.explanation', '.npz')}"
+    for _, content in files:
+        path.write_bytes(content)
+        read(path)  # what the corpus holds can be read, and what reading imports is there
+    for name, module in list(sys.modules.items()):
+        if name in WATCHED or name.split(".")[0] in WATCHED:
+            _watch(module, atheris.instrument_func)
+    tally, most = fuzz.Tally(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown_from = most
+    # A blow-up ends in an error instead of taking the machine along, and a crash leaves no core.
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def tell(wrong: str | None) -> None:
+        counts = {name: getattr(tally, name) for name in ("inputs", "read", "refused", "slowest")}
+        record = {"wrong": wrong, "growth": (most - grown_from) >> 10, **counts}
+        (folder / "state").write_text(json.dumps(record))
+
+    def test_one(content: bytes) -> None:
+        nonlocal most
+        path.write_bytes(content)
+        wrong = tally.add(read, path)
+        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if now > most + (blow_up >> 10) and wrong is None:
+            wrong = f"memory grew by {(now - most) >> 10} MiB"
+        most = max(most, now)
+        tell(wrong)
+        if wrong is not None:
+            raise RuntimeError(wrong)  # by which libFuzzer ends
+
+    def mutate(content: bytes, most: int, seed: int) -> bytes:
+        # Looked up anew: Fuzz puts the function that works in the place of one that does not.
+        return _mutate(content, most, seed, files) or atheris.Mutate(content, most)
+
+    tell(None)
+    atheris.Setup([sys.argv[0], *flags], test_one, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+def _mutate(content: bytes, most: int, seed: int, files: list[tuple[str, bytes]]) -> bytes | None:
+    """An input of at most ``most`` bytes, a function of the arguments; half of the time none."""
+    chance = random.Random(seed)
+    if not content or chance.random() < 0.5:
+        return None
+    if chance.random() < 0.5:  # most of what reaches new code is damaged beyond reading
+        content = chance.choice(files)[1]
+    donor = chance.choice(files)[1]
+    try:
+        made = fuzz.changed(content, donor, chance)
+    except Exception:  # an archive that earlier mutations have damaged
+        made = fuzz.mutated(content, donor, chance)
+    return made if len(made) <= most else None
+
+
+def _watch(module: ModuleType, instrument: Any) -> None:
+    """Instrument what a module defines, in place, so that who has imported it sees it too."""
+    for value in list(vars(module).values()):
+        inside = list(vars(value).values()) if inspect.isclass(value) else []
+        for part in (value, *inside):
+            part = part.fget if isinstance(part, property) else getattr(part, "__func__", part)
+            function = inspect.unwrap(part) if callable(part) else part
+            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+                instrument(function)
+
+
+if __name__ == "__main__":
+    _work(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
