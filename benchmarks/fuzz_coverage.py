@@ -16,6 +16,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,11 +28,12 @@ from typing import Any
 import fuzz
 
 STUCK = 300
-"""Seconds, by the clock on the wall, after which libFuzzer ends a process over one input. Longer
-than ``fuzz.HANG``, which counts seconds of the processor, since a machine may be busy."""
+"""Looks, one a second, that find a process no further, after which it is ended. It is ended sooner
+by ``fuzz.HANG`` seconds of the processor; libFuzzer's own limit is by the clock on the wall, and
+would blame the input when somebody has stopped the whole run for a while."""
 
 MEMORY = Path("/dev/shm")
-"""Where inputs are written if there is such a folder: a disk may stall, which looks like a hang."""
+"""Where inputs are written if there is such a folder: many a disk takes longer than a reader."""
 
 WATCHED = (
     "shapjax.backbones.archive",
@@ -51,8 +53,8 @@ WATCHED = (
 )
 """Modules and packages whose branches count; jax would be slow, and reads no files."""
 
-TIMED_OUT = 70
-"""How libFuzzer ends a process over an input that takes too long."""
+HUNG = (-signal.SIGPROF, -signal.SIGKILL)
+"""How a process ends over an input that takes too much of the processor, or does nothing."""
 
 
 def fuzz_guided(
@@ -79,11 +81,11 @@ def fuzz_guided(
             (folder / "corpus" / f"{index}{ending}").write_bytes(content)
         command = [sys.executable, "-W", "ignore", __file__, reader, str(fuzz.BLOW_UP), name]
         command += [f"-runs={inputs}", f"-seed={seed + 1}"]  # zero would be a seed by chance
-        command += [f"-timeout={STUCK}", f"-report_slow_units={STUCK}", "-rss_limit_mb=0"]
-        command += ["-len_control=0", f"-artifact_prefix={name}/wrong/"]
-        command += [str(found), f"{name}/corpus"]
+        # Never: libFuzzer as atheris has it takes a limit of zero at its word.
+        command += ["-timeout=1000000", "-rss_limit_mb=0", "-len_control=0"]
+        command += [f"-artifact_prefix={name}/wrong/", str(found), f"{name}/corpus"]
         with (folder / "log").open("wb") as log:
-            code = subprocess.run(command, stdout=log, stderr=log).returncode
+            code = _ended(subprocess.Popen(command, stdout=log, stderr=log), folder / "state")
         said = (folder / "log").read_text(errors="replace")
         if not (folder / "state").exists():
             raise SystemExit(
@@ -96,8 +98,8 @@ def fuzz_guided(
             if wrong is None:  # what ended the process left no time to count its input
                 state["inputs"] += 1
                 lines = said.splitlines() or [""]
-                wrong = "hang" if code == TIMED_OUT else f"ended with {code}: {lines[-1]}"
-                counts["hangs" if code == TIMED_OUT else "crashes"] = 1
+                wrong = "hang" if code in HUNG else f"ended with {code}: {lines[-1]}"
+                counts["hangs" if code in HUNG else "crashes"] = 1
             else:
                 counts["hangs" if wrong.startswith("hang") else "errors"] = 1
             read = next(folder.glob("input.*"))
@@ -117,6 +119,20 @@ def fuzz_guided(
         "a second": round(state["inputs"] / (time.perf_counter() - begun)),
         "edges": int(edges[-1]) if edges else 0,
     }
+
+
+def _ended(process: subprocess.Popen[bytes], state: Path) -> int:
+    """How a process ended, by itself or since it no longer wrote new counts."""
+    before, quiet = None, 0
+    while True:
+        try:
+            return process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            now = state.stat().st_mtime_ns if state.exists() else None
+            quiet = quiet + 1 if now is not None and now == before else 0
+            before = now
+            if quiet >= STUCK:
+                process.kill()
 
 
 def _work(reader: str, blow_up: int, folder: Path, flags: list[str]) -> None:
@@ -144,7 +160,10 @@ def _work(reader: str, blow_up: int, folder: Path, flags: list[str]) -> None:
     def test_one(content: bytes) -> None:
         nonlocal most
         path.write_bytes(content)
+        # At the end of it, the system ends the process.
+        signal.setitimer(signal.ITIMER_PROF, fuzz.HANG)
         wrong = tally.add(read, path)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if now > most + (blow_up >> 10) and wrong is None:
             wrong = f"memory grew by {(now - most) >> 10} MiB"

@@ -163,6 +163,7 @@ def test_atheris_reads_so_many_inputs_and_keeps_what_reached_new_code(tmp_path):
         ("fault-3", "errors", "KeyError"),
         ("fault-4", "crashes", "ended with 77"),
         ("fault-5", "hangs", "hang"),
+        ("fault-6", "hangs", "hang"),
     ],
 )
 def test_atheris_finds_a_fault_counts_it_and_keeps_its_input(reader, kind, wrong, tmp_path):
