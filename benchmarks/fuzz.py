@@ -246,12 +246,14 @@ def _mended_png(content: bytes) -> bytes:
 
 
 class Tally:
-    """What became of the inputs of a reader."""
+    """What became of the inputs of a reader, one of which may add ``blow_up`` bytes of memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, blow_up: int = BLOW_UP) -> None:
         self.inputs = self.read = self.refused = 0
         self.errors: list[str] = []
         self.slowest = 0.0
+        self._blow_up, self._before = blow_up, _peak()
+        self._peak = self._before
 
     def add(self, read: Read, path: Path) -> str | None:
         """Read one file; says what is wrong with how that went, if anything is."""
@@ -268,7 +270,40 @@ class Tally:
             self.errors.append(wrong)
         seconds = time.process_time() - begun
         self.slowest = max(self.slowest, seconds)
-        return f"hang of {seconds:.1f} s" if wrong is None and seconds > HANG else wrong
+        before, self._peak = self._peak, _peak()
+        if wrong is None and seconds > HANG:
+            return f"hang of {seconds:.1f} s"
+        if wrong is None and self._peak > before + self._blow_up:
+            return f"memory grew by {(self._peak - before) >> 20} MiB"
+        return wrong
+
+    def counts(self) -> dict[str, Any]:
+        """How many inputs were read and refused, the slowest, and the growth of memory in MiB."""
+        counts = {name: getattr(self, name) for name in ("inputs", "read", "refused", "slowest")}
+        return {**counts, "growth": (self._peak - self._before) >> 20}
+
+
+def _peak() -> int:
+    """The most memory that this process has taken, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def place_of(folder: Path, ending: str) -> Path:
+    """Where an input lies while it is read."""
+    return folder / f"input{ending.replace('.explanation', '.npz')}"
+
+
+def opened(reader: str, folder: Path) -> tuple[Read, list[tuple[str, bytes]]]:
+    """A reader and its corpus, which it has read; for a process that does nothing else."""
+    read, files = (READERS | SELF_TEST)[reader][0], corpus(reader)
+    for ending, content in files:
+        path = place_of(folder, ending)
+        path.write_bytes(content)
+        read(path)  # what the corpus holds can be read, and what reading imports is there
+    # A blow-up ends in an error instead of taking the machine along, and a crash leaves no core.
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return read, files
 
 
 def run_here(reader: str, first: int, last: int, seed: int, folder: Path) -> Tally:
@@ -276,7 +311,7 @@ def run_here(reader: str, first: int, last: int, seed: int, folder: Path) -> Tal
     read, files, tally = READERS[reader][0], corpus(reader), Tally()
     for index in range(first, last):
         ending, content = make_input(files, seed, index)
-        path = folder / f"input{ending.replace('.explanation', '.npz')}"
+        path = place_of(folder, ending)
         path.write_bytes(content)
         tally.add(read, path)
     return tally
@@ -284,40 +319,19 @@ def run_here(reader: str, first: int, last: int, seed: int, folder: Path) -> Tal
 
 def _work(reader: str, first: int, last: int, seed: int, blow_up: int, folder: Path) -> None:
     """Like ``run_here``, with a line of JSON at the start, for what went wrong and every 100."""
-    read, files, tally = (READERS | SELF_TEST)[reader][0], corpus(reader), Tally()
-    for ending, content in files:
-        path = folder / f"input{ending.replace('.explanation', '.npz')}"
-        path.write_bytes(content)
-        read(path)  # what the corpus holds can be read, and what reading imports is there
-    grown_from = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # A blow-up ends in an error instead of taking the machine along, and a crash leaves no core.
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = grown_from
+    read, files = opened(reader, folder)
+    tally = Tally(blow_up)
 
     def tell(wrong: str | None, index: int) -> None:
-        record = {
-            "wrong": wrong,
-            "index": index,
-            "inputs": tally.inputs,
-            "read": tally.read,
-            "refused": tally.refused,
-            "slowest": tally.slowest,
-            "growth": (most - grown_from) >> 10,
-        }
-        print(json.dumps(record), flush=True)
+        print(json.dumps({"wrong": wrong, "index": index, **tally.counts()}), flush=True)
 
     tell(None, first)
     for index in range(first, last):
         ending, content = make_input(files, seed, index)
-        path = folder / f"input{ending.replace('.explanation', '.npz')}"
+        path = place_of(folder, ending)
         path.write_bytes(content)
         (folder / "index").write_text(str(index))
         wrong = tally.add(read, path)
-        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if now > most + (blow_up >> 10) and wrong is None:
-            wrong = f"memory grew by {(now - most) >> 10} MiB"
-        most = max(most, now)
         if wrong is not None or (index + 1) % 100 == 0 or index + 1 == last:
             tell(wrong, index)
 

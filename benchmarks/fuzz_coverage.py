@@ -14,7 +14,6 @@ import inspect
 import json
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -102,7 +101,7 @@ def fuzz_guided(
                 counts["hangs" if code in HUNG else "crashes"] = 1
             else:
                 counts["hangs" if wrong.startswith("hang") else "errors"] = 1
-            read = next(folder.glob("input.*"))
+            read = fuzz.place_of(folder, fuzz.corpus(reader)[0][0])
             # What libFuzzer says it was, unless it was ended itself.
             last = next((folder / "wrong").iterdir(), read)
             keep.mkdir(parents=True, exist_ok=True)
@@ -138,36 +137,22 @@ def _ended(process: subprocess.Popen[bytes], state: Path) -> int:
 def _work(reader: str, blow_up: int, folder: Path, flags: list[str]) -> None:
     """Let libFuzzer read inputs in this process, which it ends; the counts are in ``state``."""
     atheris = importlib.import_module("atheris")
-    read, files = (fuzz.READERS | fuzz.SELF_TEST)[reader][0], fuzz.corpus(reader)
-    path = folder / f"input{files[0][0].replace('.explanation', '.npz')}"
-    for _, content in files:
-        path.write_bytes(content)
-        read(path)  # what the corpus holds can be read, and what reading imports is there
+    read, files = fuzz.opened(reader, folder)
+    path = fuzz.place_of(folder, files[0][0])
     for name, module in list(sys.modules.items()):
         if name in WATCHED or name.split(".")[0] in WATCHED:
             _watch(module, atheris.instrument_func)
-    tally, most = fuzz.Tally(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    grown_from = most
-    # A blow-up ends in an error instead of taking the machine along, and a crash leaves no core.
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    tally = fuzz.Tally(blow_up)
 
     def tell(wrong: str | None) -> None:
-        counts = {name: getattr(tally, name) for name in ("inputs", "read", "refused", "slowest")}
-        record = {"wrong": wrong, "growth": (most - grown_from) >> 10, **counts}
-        (folder / "state").write_text(json.dumps(record))
+        (folder / "state").write_text(json.dumps({"wrong": wrong, **tally.counts()}))
 
     def test_one(content: bytes) -> None:
-        nonlocal most
         path.write_bytes(content)
         # At the end of it, the system ends the process.
         signal.setitimer(signal.ITIMER_PROF, fuzz.HANG)
         wrong = tally.add(read, path)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        if now > most + (blow_up >> 10) and wrong is None:
-            wrong = f"memory grew by {(now - most) >> 10} MiB"
-        most = max(most, now)
         tell(wrong)
         if wrong is not None:
             raise RuntimeError(wrong)  # by which libFuzzer ends

@@ -133,11 +133,13 @@ def test_rows_of_pairs_are_the_design(monkeypatch, short):
 
     even = matrix(lambda a: rows.forward(a, rows.even))
     some = np.linspace(-1, 1, count)
-    np.testing.assert_allclose(rows.evened(jnp.asarray(dense @ some)), even @ some, atol=1e-12)
+    np.testing.assert_allclose(
+        rows.alike.evened(jnp.asarray(dense @ some)), even @ some, atol=1e-12
+    )
     incidence = (members_of_size(n, 2)[:, :, None] == np.arange(n)).any(1).astype(float)
     onto = incidence - incidence.mean(axis=0)
     alike = even @ onto @ np.linalg.pinv(onto)
-    white = np.asarray(jax.jit(jax.vmap(rows.whiten, out_axes=1))(jnp.eye(len(even))))
+    white = np.asarray(jax.jit(jax.vmap(rows.alike.whiten, out_axes=1))(jnp.eye(len(even))))
     inverse = np.linalg.inv(np.eye(len(even)) + alike @ alike.T)
     np.testing.assert_allclose(white @ white, inverse, atol=1e-10)
     np.testing.assert_allclose(white, white.T, atol=1e-12)

@@ -13,7 +13,7 @@ from shapjax.estimators.conjugate import MAX_STEPS, Map, Operator, State, least_
 from shapjax.estimators.designs import Design, design_of_order, gram_table
 from shapjax.estimators.heavy_rows import heaviest, inverse_with
 from shapjax.estimators.pair_rows import pair_rows
-from shapjax.estimators.rows import Rows, plain_rows
+from shapjax.estimators.rows import Alike, Rows, plain_rows
 from shapjax.estimators.sampling import size_law
 
 Array = jax.Array
@@ -30,7 +30,6 @@ SEEN_IN_DOUBT = 100
 """in units of the precision."""
 DOUBTFUL = 1e-2
 """Smallest eigenvalue that is looked at more closely."""
-
 
 FITTED = 1e-8
 WEIGHED = 1e-7
@@ -67,7 +66,7 @@ class System(NamedTuple):
             roots = jax.tree.map(lambda a, b: jnp.where(even, a, b), self.rows.even, roots)
 
         def whitened(r: Array) -> Array:
-            return jax.lax.cond(even, whiten, lambda r: r, r) if whiten else r
+            return jax.lax.cond(even, whiten, _same, r) if whiten else r
 
         def adjoint(r: Array) -> Array:
             # Twice: at the solution the constant part of a gradient (the multiplier of the
@@ -75,7 +74,7 @@ class System(NamedTuple):
             return centre(centre(self.rows.adjoint(whitened(r), roots)))
 
         def precondition(a: Array) -> Array:
-            return self.invert(a) if even is None else jnp.where(even, a, self.invert(a))
+            return self.invert(a) if even is None else jax.lax.cond(even, _same, self.invert, a)
 
         def forward(a: Array) -> Array:
             return whitened(self.rows.forward(centre(a), roots))
@@ -155,8 +154,8 @@ def solve(system: System, target: Array, *, few: bool = False) -> Solved:
         target: their values, as ``system.rows.target`` has them.
         few: whether it is known that there are too few rows; static.
     """
-    if few and system.rows.whiten is not None:
-        return _solve_few(system, target)
+    if few and system.rows.alike is not None:
+        return _solve_few(system, system.rows.alike, target)
     dtype = target.dtype
     noise = SEEN_IN_DOUBT * float(jnp.finfo(dtype).eps)
     nothing = jnp.zeros((), dtype)
@@ -199,7 +198,7 @@ def solve(system: System, target: Array, *, few: bool = False) -> Solved:
     return jax.lax.fori_loop(0, 3, once, begun)
 
 
-def _solve_few(system: System, target: Array) -> Solved:
+def _solve_few(system: System, alike: Alike, target: Array) -> Solved:
     """The same of many rows that are too few, to about five digits.
 
     Nearly all of them can be fitted at once, and then their weights mean nothing: even rows, made
@@ -208,10 +207,8 @@ def _solve_few(system: System, target: Array) -> Solved:
     is then weighed, which moves the solution little, and of that move again what no row sees is
     taken off. All three are one program, as in ``solve``.
     """
-    rows, dtype = system.rows, target.dtype
-    assert rows.whiten is not None
-    assert rows.evened is not None
-    even = rows.whiten(rows.evened(target))
+    dtype = target.dtype
+    even = alike.whiten(alike.evened(target))
     norms = jnp.stack([FITTED * jnp.linalg.norm(even), WEIGHED * jnp.linalg.norm(target)])
     nothing = jnp.zeros((), dtype)
     zero = jnp.zeros_like(system.design.constant(nothing))
@@ -220,7 +217,7 @@ def _solve_few(system: System, target: Array) -> Solved:
         solved, fitted = found
         fitting, weighing, nearest = i == 0, i == 1, i == 2
         left = least_squares(
-            system.operator(~weighing, rows.whiten),
+            system.operator(~weighing, alike.whiten),
             jnp.where(fitting, even, jnp.where(weighing, target, 0)),
             start=jnp.where(fitting, 0, solved.change - jnp.where(nearest, fitted, 0)),
             enough=lambda state: state.norm <= jnp.where(weighing, *norms[::-1]) ** 2,
@@ -234,6 +231,10 @@ def _solve_few(system: System, target: Array) -> Solved:
 
     begun = Solved(zero, jnp.zeros((), jnp.int32), nothing, nothing)
     return jax.lax.fori_loop(0, 3, once, (begun, zero))[0]
+
+
+def _same(a: Array) -> Array:
+    return a
 
 
 def _probe(shape: tuple[int, ...]) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from shapjax.estimators.conjugate import Map
 from shapjax.estimators.row_blocks import Blocks, blocks_of, in_blocks
-from shapjax.estimators.rows import Rows
+from shapjax.estimators.rows import Alike, Rows
 
 Array = jax.Array
 
@@ -74,7 +74,7 @@ def pair_rows(free: Array, weights: Array) -> Rows:
     roots = of_larger(jnp.sqrt(weights)), jnp.sqrt(total)
     even = of_larger(jnp.where(weights > 0, of_size[sizes], 0)), of_size[2] * (total > 0)
     # A row sees x_i + x_j over its pairs as a multiple of the sum of x over its players.
-    alike = even[0] * of_larger(sizes - 1) / math.sqrt(n - 2), even[1] / math.sqrt(n - 2)
+    seen = even[0] * of_larger(sizes - 1) / math.sqrt(n - 2), even[1] / math.sqrt(n - 2)
     ratio = _joined(*(_over(a, b) for a, b in zip(even, roots, strict=True)))
     return Rows(
         forward=forward,
@@ -82,8 +82,7 @@ def pair_rows(free: Array, weights: Array) -> Rows:
         roots=roots,
         even=even,
         target=target,
-        whiten=_whitening(larger, *alike),
-        evened=lambda target: ratio * target,
+        alike=Alike(_whitening(larger, *seen), lambda target: ratio * target),
     )
 
 

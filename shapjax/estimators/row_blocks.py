@@ -80,12 +80,7 @@ class Blocks(NamedTuple):
             r: float [blocks, width].
         """
         n = self.masks.shape[-1]
-
-        def product(i: Array, found: Array) -> Array:
-            z = self.masks[i].astype(r.dtype)
-            return found + z.T @ (r[i][:, None] * z)
-
-        found = jax.lax.fori_loop(0, self.starts[0], product, jnp.zeros((n, n), r.dtype))
+        found = self._met(r, self.starts[0])
         found = 0.5 * found * (1 - jnp.eye(n, dtype=r.dtype))
         above = jnp.zeros((n + 1) ** 2, r.dtype)
         for k, length in enumerate(self.lengths):
@@ -126,13 +121,17 @@ class Blocks(NamedTuple):
 
     def meetings(self, r: Array) -> Array:
         """What the rows that hold two players, or one twice, add up to, float [n, n]."""
+        return self._met(r, self.starts[-1])
+
+    def _met(self, r: Array, end: Array) -> Array:
+        """The same of the blocks before ``end``."""
         n = self.masks.shape[-1]
 
         def product(i: Array, found: Array) -> Array:
             z = self.masks[i].astype(r.dtype)
             return found + z.T @ (r[i][:, None] * z)
 
-        return jax.lax.fori_loop(0, self.starts[-1], product, jnp.zeros((n, n), r.dtype))
+        return jax.lax.fori_loop(0, end, product, jnp.zeros((n, n), r.dtype))
 
 
 def in_blocks(x: Array) -> Array:

@@ -13,6 +13,18 @@ from shapjax.estimators.designs import Design
 Array = jax.Array
 
 
+class Alike(NamedTuple):
+    """What even rows have in common, and how to take it off.
+
+    Attributes:
+        whiten: rows to rows, symmetric: makes them less alike.
+        evened: what ``target`` gave, times the numbers of ``even`` instead of ``roots``.
+    """
+
+    whiten: Callable[[Array], Array]
+    evened: Callable[[Array], Array]
+
+
 class Rows(NamedTuple):
     """Coefficients to rows, each times a number of its own, and back.
 
@@ -22,8 +34,7 @@ class Rows(NamedTuple):
         roots: the numbers that are the square roots of the weights.
         even: those that bring every row of some weight to about norm one on zero-sum coefficients.
         target: values of the rows as they were given, float [rows], as ``forward`` has them.
-        whiten: rows to rows, symmetric: makes even ones less alike. None of plain ones.
-        evened: what ``target`` gave, times the numbers of ``even`` instead; likewise.
+        alike: how even rows become less alike; None of plain ones.
     """
 
     forward: Callable[[Array, Any], Array]
@@ -31,8 +42,7 @@ class Rows(NamedTuple):
     roots: Any
     even: Any
     target: Callable[[Array], Array]
-    whiten: Callable[[Array], Array] | None = None
-    evened: Callable[[Array], Array] | None = None
+    alike: Alike | None = None
 
 
 def plain_rows(weights: Array, held: Array, design: Design) -> Rows:
