@@ -23,14 +23,8 @@ from toy_network import toy
 import shapjax as sj
 from shapjax.core.stream import stream
 from shapjax.evaluate.datasets import VOID, open_dataset
-from shapjax.evaluate.mining import (
-    Pair,
-    conditional_neighbours,
-    digest_of_pairs,
-    mine_pairs,
-    read_pairs,
-    write_pairs,
-)
+from shapjax.evaluate.mining import conditional_neighbours, mine_pairs
+from shapjax.evaluate.pairs import Pair, digest_of_pairs, read_pairs, whole_pairs, write_pairs
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +152,48 @@ def test_broken_files_are_reported_together_and_skipped_by_choice(tmp_path, mode
     assert not {pair.training for pair in mined.pairs} & {"t0", "t1"}
     with pytest.raises(sj.ShapjaxError, match="expected one of fail, skip"):
         mine_pairs(found, model, broken="ignore")
+
+
+def test_a_name_that_is_no_text_is_told_with_the_broken(tmp_path):
+    """No row of a table could say it."""
+    root = plain_folder(tmp_path / "plain")
+    strange = {}
+    for kind in ("images", "masks"):
+        file = next(file for file in sorted((root / kind).iterdir()) if file.suffix == ".png")
+        strange[kind] = file.with_name(os.fsdecode(b"\xff") + ".png")
+        try:
+            file.rename(strange[kind])
+        except OSError:
+            pytest.skip("this file system has names of characters only")
+    found = open_dataset("folder", root)
+    with pytest.raises(sj.ImageError, match=r"2 file\(s\).*name is not UTF-8; rename it"):
+        mine_pairs(found, toy())
+    mined = mine_pairs(found, toy(), broken="skip")
+    assert mined.broken.keys() == set(strange.values())
+    assert mined.alone == ["p2"]  # its neighbour was the renamed one
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("images/p1.webp", "have one name and so one mask"),
+        ("classes.txt", r"1 name\(s\) of classes .* \(cat\)"),
+        ("numbers", "has 2 lines for 1 entries"),
+        ("val.txt", r"1 name\(s\) of validation pictures .* \(p1\)"),
+    ],
+)
+def test_what_is_known_by_its_name_has_one_of_its_own(tmp_path, change, message):
+    root = plain_folder(tmp_path, split=True)
+    if change == "classes.txt":
+        (root / change).write_text("1 cat\n2 cat\n")
+    elif change == "numbers":
+        (root / "classes.txt").write_text("1 cat\n1 dog\n")
+    elif change == "val.txt":
+        (root / change).write_text("p1\np2\np1\n")
+    else:
+        (root / "images" / "p1.webp").write_bytes(b"")
+    with pytest.raises(sj.ShapjaxError, match=message):
+        open_dataset("folder", root)
 
 
 def test_a_broken_mask_is_found_where_the_class_is_known_without_it(tmp_path, model):
@@ -328,18 +364,21 @@ def test_pairs_are_written_and_read(tmp_path):
     assert read_pairs(tmp_path / "pairs.csv", found) == pairs
     assert digest_of_pairs(pairs) == digest_of_pairs(pairs[::-1])
     assert digest_of_pairs(pairs) != digest_of_pairs(pairs[:1])
+    told = []
+    assert whole_pairs(pairs, found, progress=lambda *two: told.append(two)) == pairs
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     (tmp_path / "voc" / "JPEGImages" / "t3.jpg").unlink()
     with pytest.raises(sj.ImageError, match=r"1 file.*t3.jpg: does not exist"):
-        read_pairs(tmp_path / "pairs.csv", found)
-    assert read_pairs(tmp_path / "pairs.csv", found, broken="skip") == pairs[1:]
+        whole_pairs(pairs, found)
+    assert whole_pairs(pairs, found, broken="skip") == pairs[1:]
     # What is there is opened, all of it, and told at once: both files of one item, too.
     for name in ("JPEGImages/v0.jpg", "SegmentationClass/v0.png", "SegmentationClass/t0.png"):
         (tmp_path / "voc" / name).write_bytes(b"junk")
     with pytest.raises(sj.ImageError, match=r"4 file.*t3.jpg: does not exist") as caught:
-        read_pairs(tmp_path / "pairs.csv", found)
+        whole_pairs(pairs, found)
     assert all(name in str(caught.value) for name in ("v0.jpg", "v0.png", "t0.png"))
-    assert read_pairs(tmp_path / "pairs.csv", found, broken="skip") == []
-    assert read_pairs(tmp_path / "pairs.csv", found, broken="skip", opened=False) == pairs[1:]
+    assert whole_pairs(pairs, found, broken="skip") == []
+    assert read_pairs(tmp_path / "pairs.csv", found) == pairs  # looks at none of these files
     write_pairs(tmp_path / "other.csv", [Pair("v9", "t3", "unicorn", 0.5)])
     with pytest.raises(sj.ShapjaxError, match=r"2 names \(unicorn, v9\)"):
         read_pairs(tmp_path / "other.csv", found)

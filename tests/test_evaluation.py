@@ -29,11 +29,13 @@ from shapjax.backbones.record import Backbone
 from shapjax.backbones.shapjax_tiny import EMBEDDED
 from shapjax.cli import main
 from shapjax.evaluate.datasets import open_dataset
-from shapjax.evaluate.mining import Pair, mine_pairs
+from shapjax.evaluate.mining import mine_pairs
+from shapjax.evaluate.pairs import Pair, pairs_of_shard, write_pairs
+from shapjax.evaluate.plan import read_plan, require_one_table
 from shapjax.evaluate.resume import settings_of
 from shapjax.evaluate.rows import key_of
-from shapjax.evaluate.run import Judge, Settings, _reader, pairs_of_shard, plan_of, run, upsampled
-from shapjax.evaluate.store import read, read_plan
+from shapjax.evaluate.run import Judge, Settings, _reader, plan_of, run, upsampled
+from shapjax.evaluate.store import read
 from shapjax.evaluate.tables import summarise
 from shapjax.explainers import batch
 from shapjax.explainers.explain import METHODS
@@ -332,7 +334,7 @@ import shapjax as sj
 from data_set_folders import voc_folder
 from shapjax.evaluate import run as module
 from shapjax.evaluate.datasets import open_dataset
-from shapjax.evaluate.mining import Pair
+from shapjax.evaluate.pairs import Pair
 from shapjax.evaluate.run import Settings, run
 from toy_network import toy
 
@@ -576,13 +578,96 @@ def test_the_command_writes_tables_and_goes_on(root, tmp_path, capsys):
     again = arguments(root, tmp_path / "b", "--methods", *FAST, "--pairs", pairs, "--orders", "1")
     assert main([*again, "--quiet"]) == 0
     close(read(tmp_path / "b"), rows)
-    # Tables show the rows of other runs too, if they are on the same data set.
-    beside = ["--with", str(tmp_path / "b"), "--quiet"]
+    # Tables show the rows of other runs too, each once, if one table can hold both.
+    other = arguments(root, tmp_path / "c", "--methods", "vesm", "--pairs", pairs, "--orders", "1")
+    assert main([*other, "--quiet"]) == 0
+    beside = ["--quiet", "--with", str(tmp_path / "b"), str(tmp_path / "c")]
     assert main([*given, *beside]) == 0
     with (tmp_path / "out" / "tables.csv").open() as lines:
-        assert {cell["count"] for cell in csv.DictReader(lines)} >= {"6"}
-    assert main([*given, "--with", str(root)]) == 2
-    assert "cannot be read as the plan of a run" in capsys.readouterr().err
+        ours = [cell for cell in csv.DictReader(lines) if cell["count"] != "0"]
+    assert {(cell["method"], cell["count"]) for cell in ours} == {
+        (method, "3") for method in (*FAST, "vesm")
+    }
+    kept = next(
+        cell for cell in ours if (cell["metric"], cell["method"]) == ("faithfulness", "sam")
+    )
+    assert kept == cell
+    capsys.readouterr()
+    assert main([*given, "--quiet", "--with", str(root)]) == 2
+    assert "cannot be read as the plan of a run" in one_sentence(capsys)
+    seeded = arguments(root, tmp_path / "d", "--methods", *FAST, "--pairs", pairs, "--seed", "7")
+    assert main([*seeded, "--quiet", "--with", str(tmp_path / "b")]) == 2
+    assert "seed 0, but" in one_sentence(capsys)
+    assert not (tmp_path / "d").exists()  # told before anything is explained
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "coco"}, 'dataset "coco", but a one with "voc"'),
+        ({"backbones": {"x": "2"}}, 'weights of x "2", but a one with "1"'),
+        ({"seed": 1}, "seed 1, but a one with 0"),
+        ({"precision": "float32"}, 'precision "float32"'),
+        ({"methods": [["lime", 1, 50]]}, r"budget of lime \(order 1\) 50, but a one with 100"),
+        ({"methods": 3}, "b/manifest.json does not tell all settings"),
+    ],
+)
+def test_runs_of_other_settings_are_not_averaged(change, message):
+    plan = {
+        "dataset": "voc",
+        "root": "",
+        "seed": 0,
+        "backbones": {"x": "1"},
+        "methods": [["lime", 1, 100]],
+        "precision": "float64",
+    }
+    require_one_table([("a", plan), ("b", {**plan, "pairs": "others", "root": "elsewhere"})])
+    require_one_table([("a", plan), ("b", {**plan, "methods": [["lime", 2, 50]]})])
+    # Networks that only one of them explains have a line of their own.
+    require_one_table([("a", plan), ("b", {**plan, "backbones": {"y": "3"}, "seed": 1})])
+    with pytest.raises(sj.ShapjaxError, match=message):
+        require_one_table([("a", plan), ("b", {**plan, **change})])
+
+
+def test_a_file_that_breaks_meanwhile_does_not_end_a_run(tmp_path, capsys):
+    """Neither by --resume nor by its command: its pair fails, and comes again once it is mended."""
+    root, out = voc_folder(tmp_path / "voc"), tmp_path / "out"
+    pairs = [Pair("v0", "t0", "aeroplane", 0.5), Pair("v1", "t3", "bicycle", 0.5)]
+    write_pairs(tmp_path / "given.csv", pairs)
+    given = arguments(root, out, "--methods", "sam", "--orders", "1", "--quiet")
+    given += ["--pairs", str(tmp_path / "given.csv")]
+    picture, rows = root / "JPEGImages" / "t3.jpg", out / "rows-00000-of-00001.jsonl"
+    whole = picture.read_bytes()
+    picture.write_bytes(b"junk")
+    # Before it began, broken files are fatal, or skipped by choice.
+    assert main(given) == 2
+    assert "1 file(s) of the data set are missing or broken" in one_sentence(capsys)
+    assert not out.exists()
+    skipping = [*arguments(root, tmp_path / "b", *given[7:]), "--broken", "skip"]
+    assert main(skipping) == 0
+    assert [row["pair"] for row in read(tmp_path / "b")] == [pairs[0].id]
+    (root / "JPEGImages" / "t0.jpg").rename(tmp_path / "t0.jpg")
+    capsys.readouterr()
+    assert main([*skipping, "--out", str(tmp_path / "c")]) == 2
+    assert "no pair of" in one_sentence(capsys)
+    (tmp_path / "t0.jpg").rename(root / "JPEGImages" / "t0.jpg")
+    picture.write_bytes(whole)
+    assert main(given) == 0
+    before = read(out)
+    for again in (
+        ["evaluate", "--resume", str(out), "--quiet"],
+        given,
+        [*given, "--broken", "skip"],
+    ):
+        rows.unlink()
+        (out / "rows-00000-of-00001.npz").unlink()
+        picture.write_bytes(b"junk")
+        assert main(again) == 0
+        failed = {row["pair"]: row["error"] is not None for row in read(out)}
+        assert failed == {pairs[0].id: False, pairs[1].id: True}
+        picture.write_bytes(whole)
+        assert main([*again, "--again-failed"]) == 0
+        close(read(out), before)
 
 
 def test_a_run_is_resumed_from_its_folder_alone(root, tmp_path, capsys, monkeypatch):
@@ -592,8 +677,10 @@ def test_a_run_is_resumed_from_its_folder_alone(root, tmp_path, capsys, monkeypa
     monkeypatch.chdir(tmp_path)
     given = arguments(root, "out", "--weights", "mine.npz", "--methods", *FAST, "--orders", "1")
     given += ["--seed", "3", "--pairs", "3", "--quiet", "--processes", "2", "--patience", "0"]
-    for process in ("0", "1"):
-        assert main([*given, "--process", process]) == 0
+    # The first one tells whoever started it that the other's rows are not there.
+    assert main([*given, "--process", "0"]) == 2
+    assert re.search(r"error: [1-4] of 6 rows have not come", one_sentence(capsys))
+    assert main([*given, "--process", "1"]) == 0
     whole, plan = read(out), read_plan(out)
     path = out / "rows-00001-of-00002.jsonl"
     kept, *lost = path.read_bytes().splitlines(keepends=True)

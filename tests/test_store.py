@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shapjax as sj
+from shapjax.evaluate.plan import MANIFEST, read_plan
 from shapjax.evaluate.rows import columns, key_of, rows_of_columns
-from shapjax.evaluate.store import MANIFEST, Store, read, read_plan
+from shapjax.evaluate.store import Store, read
 
 PLAN = {"dataset": "voc", "seed": 0, "methods": [["sam", 1, None]]}
 

@@ -130,6 +130,7 @@ def wait_for_rows(
     expected = set(expected)
     seen, since = -1, time.monotonic()
     while True:
+        began = time.monotonic()
         rows = read(folder)
         missing = expected - {key_of(row) for row in rows}
         if progress is not None:
@@ -139,7 +140,8 @@ def wait_for_rows(
             seen, since = len(missing), time.monotonic()
         if not missing or time.monotonic() - since >= patience:
             return rows, missing
-        time.sleep(min(PAUSE, patience))
+        # Reading all rows may take long, and is not what the disk is for.
+        time.sleep(min(max(PAUSE, 10 * (time.monotonic() - began)), patience))
 
 
 def seen_by_others(folder: str | os.PathLike[str], progress: Progress) -> Progress:

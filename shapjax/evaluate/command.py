@@ -148,8 +148,9 @@ def evaluate(options: argparse.Namespace) -> None:
     from shapjax.core.files import printable
     from shapjax.evaluate.cluster import join, wait_for_rows
     from shapjax.evaluate.datasets import open_dataset
-    from shapjax.evaluate.run import keys_of, run
-    from shapjax.evaluate.store import rows_of_run
+    from shapjax.evaluate.plan import read_plan, require_one_table
+    from shapjax.evaluate.run import keys_of, plan_of, run
+    from shapjax.evaluate.store import each_once, read
     from shapjax.evaluate.tables import write_tables
 
     options = _whole(options)
@@ -160,6 +161,10 @@ def evaluate(options: argparse.Namespace) -> None:
     jax.config.update("jax_enable_x64", True)
     models = _models(options)
     pairs = _pairs(options, dataset, models, place)
+    # Before hours of work, not after them.
+    plan = plan_of(dataset, pairs, models, settings, _weights(options))
+    others = [(folder, read_plan(folder)) for folder in options.others]
+    require_one_table([(options.out, plan), *others])
     with _bars(options.quiet) as tell:
         rows = run(
             dataset,
@@ -175,20 +180,13 @@ def evaluate(options: argparse.Namespace) -> None:
         )
     if place.process != 0:
         return
+    keys, missing = keys_of(pairs, models, settings), set()
     if place.processes > 1:
-        keys = keys_of(pairs, models, settings)
         with Bar("waiting for the others", options.quiet, "rows", resumes=True) as bar:
             rows, missing = wait_for_rows(
                 options.out, keys, patience=options.patience, progress=bar.update
             )
-        if missing:
-            print(
-                f"shapjax: {len(missing)} of {len(keys)} rows have not come; start the processes "
-                "that ended with the same --processes and --process, then this one again.",
-                file=sys.stderr,
-            )
-    for other in options.others:
-        rows += rows_of_run(other, dataset.name)
+    rows = each_once([*rows, *(row for folder in options.others for row in read(folder))])
     paths = write_tables(options.out, rows, dataset.name)
     failed = [row for row in rows if row["error"] is not None]
     for row in failed[:SHOWN]:
@@ -199,6 +197,12 @@ def evaluate(options: argparse.Namespace) -> None:
     if not options.quiet:
         print(paths["md"].read_text(encoding="utf-8"))
         print(f"{len(rows) - len(failed)} rows; written: {printable(paths['md'])}")
+    if missing:
+        raise ShapjaxError(
+            f"{len(missing)} of {len(keys)} rows have not come, and the tables are without them; "
+            "start the processes that ended with the same --processes and --process, then this "
+            "one again."
+        )
 
 
 @contextlib.contextmanager
@@ -276,15 +280,16 @@ def _pairs(
     from shapjax.core.checks import one_of, whole_number
     from shapjax.core.files import printable
     from shapjax.evaluate.cluster import seen_by_others, wait_for_pairs
-    from shapjax.evaluate.mining import PAIRS, mine_pairs, read_pairs
+    from shapjax.evaluate.mining import mine_pairs
+    from shapjax.evaluate.pairs import PAIRS, read_pairs
 
     asked = options.pairs
     if asked != "all" and not re.fullmatch("[0-9]{1,18}", asked):
-        return read_pairs(Path(asked), dataset, broken=options.broken)
+        return _listed(options, dataset, place)
     if place.process != 0:
         there = Path(options.out) / PAIRS
         wait_for_pairs(there, patience=options.patience)
-        return read_pairs(there, dataset, broken=options.broken, opened=False)
+        return read_pairs(there, dataset)
     count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
     by = one_of(options.paired_by or next(iter(models)), tuple(models), "paired-by")
     with Bar("pairing", options.quiet, "files", resumes=True) as bar:
@@ -300,3 +305,26 @@ def _pairs(
     for path, reason in mined.broken.items():
         print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)
     return mined.pairs
+
+
+def _listed(options: argparse.Namespace, dataset: Any, place: Place) -> list[Any]:
+    """The pairs of a given list whose files can be read.
+
+    Of pairs that the run has already no file is opened again: what broke since it began makes
+    failed rows, and a run that goes on begins at once.
+    """
+    from shapjax.evaluate.pairs import PAIRS, pairs_of_shard, read_pairs, whole_pairs
+
+    pairs = read_pairs(options.pairs, dataset)
+    begun: set[str] = set()
+    with contextlib.suppress(ShapjaxError):  # where no run has begun
+        begun = {pair.id for pair in read_pairs(Path(options.out) / PAIRS, dataset)}
+    # All processes must leave out the same pairs, but where none is left out each has its own.
+    looked = pairs if options.broken == "skip" else pairs_of_shard(pairs, *place)
+    new = [pair for pair in looked if pair.id not in begun]
+    with Bar("opening", options.quiet, "files", resumes=True) as bar:
+        whole = whole_pairs(new, dataset, broken=options.broken, progress=bar.update)
+    lost = {pair.id for pair in new} - {pair.id for pair in whole}
+    if len(lost) == len(pairs):
+        raise ShapjaxError(f"no pair of {options.pairs} can be read; mend its files.")
+    return [pair for pair in pairs if pair.id not in lost]

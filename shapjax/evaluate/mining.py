@@ -8,12 +8,8 @@ Where pictures have classes but no masks, the class of the picture is taken.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +23,8 @@ from shapjax.core.files import write_whole
 from shapjax.core.stream import stream
 from shapjax.core.worths import Progress
 from shapjax.evaluate.datasets.record import DataSet, Item, report_broken
+from shapjax.evaluate.pairs import Pair, missing_files
 from shapjax.games.folder import embed_folder
-from shapjax.games.images import load_image
 
 LEAST = 0.05
 """Share of a validation picture's pixels that a class to be drawn is over."""
@@ -38,32 +34,6 @@ QUERIES, ROWS = 256, 4096
 
 CHECKPOINT = 2048
 """Masks between two writings of the cache."""
-
-PAIRS = "pairs.csv"
-"""The list of pairs in the folder of a run."""
-
-COLUMNS = ("validation", "training", "category", "similarity")
-
-
-class Pair(NamedTuple):
-    """A match to explain.
-
-    Attributes:
-        validation: name of the picture whose maps are judged: the retrieved one.
-        training: name of its neighbour: the query.
-        category: name of the class that both show.
-        similarity: cosine of the features by which they were paired.
-    """
-
-    validation: str
-    training: str
-    category: str
-    similarity: float
-
-    @property
-    def id(self) -> str:
-        """What the pair is known by, whatever the order and the number of pairs."""
-        return f"{self.validation}|{self.training}|{self.category}"
 
 
 class Mined(NamedTuple):
@@ -115,7 +85,7 @@ def mine_pairs(
     whole = [item for item in dataset.training if item in vectors and item in counts]
     drawn = sorted(
         (item for item in dataset.validation if item in vectors and item in counts),
-        key=lambda item: stable_hash(f"{seed}|order|{item.name}"),
+        key=lambda item: (stable_hash(f"{seed}|order|{item.name}"), item.name),
     )
     places = {item: place for place, item in enumerate(whole)}
     members = _members(whole, counts)
@@ -210,12 +180,6 @@ def _padded(array: np.ndarray, length: int) -> np.ndarray:
     whole = np.zeros((length, *array.shape[1:]), array.dtype)
     whole[: len(array)] = array
     return whole
-
-
-def missing_files(items: Iterable[Item]) -> dict[Path, str]:
-    """Files of pictures that are not there, with the reason."""
-    files = {file for item in items for file in (item.image, item.mask) if file is not None}
-    return {file: "does not exist" for file in sorted(files) if not file.is_file()}
 
 
 def _vectors(
@@ -344,109 +308,3 @@ def _members(whole: list[Item], counts: dict[Item, dict[int, float]]) -> dict[in
         for number in counts[item]:
             found.setdefault(number, []).append(place)
     return {number: np.array(places) for number, places in found.items()}
-
-
-def write_pairs(path: str | os.PathLike[str], pairs: list[Pair]) -> None:
-    """Write pairs as a table of commas with a header.
-
-    Raises:
-        ShapjaxError: the place cannot be written.
-    """
-    lines = io.StringIO()
-    table = csv.writer(lines, lineterminator="\n")
-    table.writerow(COLUMNS)
-    table.writerows(pairs)
-    write_whole(path, lines.getvalue().encode())
-
-
-def read_pairs(
-    path: str | os.PathLike[str],
-    dataset: DataSet,
-    *,
-    broken: str = "fail",
-    opened: bool = True,
-) -> list[Pair]:
-    """Read what ``write_pairs`` wrote.
-
-    Args:
-        path: the table.
-        dataset: that the pairs are of.
-        broken: what happens if files of theirs are missing or broken: ``"fail"``, or ``"skip"``
-            those pairs.
-        opened: whether every file is opened, once. Where the pairs were just mined those that are
-            broken are known, and it is enough that the files are there.
-
-    Raises:
-        ImageError: files are missing or broken, and not to be skipped.
-        ShapjaxError: it cannot be read, is no table of pairs, or names pictures or classes that
-            the data set has not.
-    """
-    try:
-        rows = list(csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
-        header, rows = tuple(rows[0]), rows[1:]
-        pairs = [Pair(a, b, category, float(cosine)) for a, b, category, cosine in rows]
-    except (OSError, ValueError, IndexError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ShapjaxError(
-            f"{path} cannot be read as a table of pairs ({reason}); expected the columns "
-            f"{', '.join(COLUMNS)}."
-        ) from None
-    known = [{item.name for item in part} for part in (dataset.validation, dataset.training)]
-    strange = {
-        name
-        for pair in pairs
-        for name, names in zip(pair[:2], known, strict=True)
-        if name not in names
-    }
-    strange |= {pair.category for pair in pairs} - set(dataset.classes.values())
-    if header != COLUMNS or strange or not pairs:
-        raise ShapjaxError(
-            f"{path} has {len(pairs)} pairs, of which {len(strange)} names "
-            f"({', '.join(sorted(strange)[:5])}) are not of {dataset.root}; give pairs that were "
-            "mined from this data set."
-        )
-    items = [{i.name: i for i in part} for part in (dataset.validation, dataset.training)]
-    both = [(items[0][pair.validation], items[1][pair.training]) for pair in pairs]
-    used = list(dict.fromkeys(item for two in both for item in two))
-    bad = missing_files(used)
-    if opened:
-        bad |= _unreadable(dataset, used, bad)
-    report_broken(bad, broken)
-    return [
-        pair
-        for pair, two in zip(pairs, both, strict=True)
-        if not any(file in bad for item in two for file in (item.image, item.mask))
-    ]
-
-
-def _unreadable(dataset: DataSet, items: list[Item], bad: dict[Path, str]) -> dict[Path, str]:
-    """Files of pictures and of masks that cannot be read, with the reason, but those known."""
-
-    def read(item: Item) -> dict[Path, str]:
-        """One try of each, so that one file's error hides no other's."""
-        found = {}
-        tries = (
-            (item.mask, lambda: dataset.read_labels(item)),
-            (item.image, lambda: load_image(item.image)),
-        )
-        for file, load in tries:
-            if file is None or file in bad:
-                continue
-            try:
-                load()
-            except ShapjaxError as error:
-                found[file] = str(error)
-        return found
-
-    return {
-        file: reason
-        for _, found in stream(read, items)
-        if not isinstance(found, ShapjaxError)
-        for file, reason in found.items()
-    }
-
-
-def digest_of_pairs(pairs: list[Pair]) -> str:
-    """16 hexadecimal digits that a set of pairs is known by, whatever their order."""
-    text = "\n".join(sorted(pair.id for pair in pairs))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

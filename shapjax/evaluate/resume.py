@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from shapjax.core.errors import ShapjaxError
-from shapjax.evaluate.mining import PAIRS
+from shapjax.evaluate.pairs import PAIRS
+from shapjax.evaluate.plan import MANIFEST, read_plan, tells_all
 from shapjax.evaluate.run import Settings
-from shapjax.evaluate.store import MANIFEST, read_plan
 
 
 def resumed(options: argparse.Namespace) -> argparse.Namespace:
@@ -31,7 +31,7 @@ def resumed(options: argparse.Namespace) -> argparse.Namespace:
             f"{pairs} is not there, so nobody knows what to explain; copy it from the folder of "
             "process 0, or give the whole command."
         )
-    if not _tells_all(plan):
+    if not tells_all(plan):
         raise ShapjaxError(
             f"{folder / MANIFEST} does not tell all settings of its run; give the whole command."
         )
@@ -70,27 +70,3 @@ def settings_of(plan: dict[str, Any]) -> Settings:
         return max((budget for budget in budgets if budget is not None), default=None)
 
     return Settings(methods, orders, plan["seed"], most(True), most(False))
-
-
-def _tells_all(plan: dict[str, Any]) -> bool:
-    kinds = {"dataset": str, "root": str, "seed": int, "backbones": dict, "methods": list}
-    if not all(isinstance(plan.get(name), kind) for name, kind in kinds.items()):
-        return False
-    weights = plan.get("weights", {})
-    return (
-        len(plan["backbones"]) > 0
-        and isinstance(weights, dict)
-        and all(isinstance(path, str) for path in weights.values())
-        and all(map(_is_task, plan["methods"]))
-    )
-
-
-def _is_task(found: Any) -> bool:
-    """Whether this is a method, an order and a budget or None."""
-    return (
-        isinstance(found, list)
-        and len(found) == 3
-        and isinstance(found[0], str)
-        and isinstance(found[1], int)
-        and (found[2] is None or isinstance(found[2], int))
-    )

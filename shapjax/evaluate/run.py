@@ -30,7 +30,13 @@ from shapjax.core.memory import memory_of_devices
 from shapjax.core.stream import stream
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets.record import ClassMask, DataSet
-from shapjax.evaluate.mining import PAIRS, Pair, digest_of_pairs, write_pairs
+from shapjax.evaluate.pairs import (
+    PAIRS,
+    Pair,
+    digest_of_pairs,
+    pairs_of_shard,
+    write_pairs,
+)
 from shapjax.evaluate.rows import Key, Row
 from shapjax.evaluate.store import Store, read
 from shapjax.explainers.batch import TOGETHER, Failure, explain_stream
@@ -144,7 +150,7 @@ def plan_of(
     return {
         "dataset": dataset.name,
         "root": str(dataset.root.resolve()),
-        "pairs": digest_of_pairs(list(pairs)),
+        "pairs": digest_of_pairs(pairs),
         "seed": settings.seed,
         "weights": dict(weights),
         "backbones": {name: digest_of(model) for name, model in backbones.items()},
@@ -161,15 +167,6 @@ def keys_of(
     return {
         (pair.id, name, *task) for pair in pairs for name in backbones for task in settings.tasks
     }
-
-
-def pairs_of_shard(pairs: Sequence[Pair], shard: int, shards: int) -> list[Pair]:
-    """Every ``shards``-th pair by name, from that in the place ``shard``, in the list's order.
-
-    The same ones however the list is ordered, and of any two shards as many but for one.
-    """
-    own = set(sorted(pair.id for pair in pairs)[shard::shards])
-    return [pair for pair in pairs if pair.id in own]
 
 
 def run(
@@ -222,7 +219,7 @@ def run(
     plan = plan_of(dataset, pairs, backbones, settings, weights or {})
     with Store.open(out, plan, shard=shard, shards=shards, again_failed=again_failed) as store:
         if shard == 0:
-            write_pairs(Path(out) / PAIRS, list(pairs))
+            write_pairs(Path(out) / PAIRS, pairs)
         # Methods on feature maps take seconds a pair, the others minutes: theirs come last.
         for on_maps, what in ((True, "feature maps"), (False, "masked pictures")):
             tasks = [task for task in settings.tasks if settings.on_maps(*task) is on_maps]

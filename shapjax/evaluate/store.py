@@ -17,13 +17,15 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from shapjax.core.checks import whole_number
 from shapjax.core.errors import MemoryRefused, ShapjaxError
-from shapjax.core.files import printable, sync_folder, write_first
+from shapjax.core.files import sync_folder, write_first
 from shapjax.core.interactions import load_npz, save_npz
+from shapjax.evaluate.plan import MANIFEST, read_plan, require_same
 from shapjax.evaluate.rows import (
     Key,
     Row,
@@ -33,11 +35,6 @@ from shapjax.evaluate.rows import (
     rows_of_columns,
     rows_of_lines,
 )
-
-MANIFEST = "manifest.json"
-
-TOLD = ("root", "weights")
-"""What a plan tells, but rows do not depend on: where the files lie whose content they do."""
 
 SHOWN = 5
 """Damaged lines that a warning names; the others it counts."""
@@ -93,7 +90,7 @@ class Store:
                 )
             write_first(manifest, json.dumps(plan, indent=2).encode() + b"\n")
         # Also after writing it: another process may have been the first.
-        _require_same(read_plan(place), plan, place)
+        require_same(read_plan(place), plan, place)
         path = place / f"rows-{shard:05}-of-{shards:05}.jsonl"
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -158,25 +155,6 @@ class Store:
         self.close()
 
 
-def read_plan(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The plan of a run.
-
-    Raises:
-        ShapjaxError: there is none, or it is damaged.
-    """
-    path = Path(folder) / MANIFEST
-    try:
-        plan = json.loads(path.read_bytes())
-        if not isinstance(plan, dict):
-            raise ValueError
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "damaged JSON"
-        raise ShapjaxError(
-            f"{path} cannot be read as the plan of a run ({reason}); choose another folder."
-        ) from None
-    return plan
-
-
 def read(folder: str | os.PathLike[str]) -> list[Row]:
     """The rows of all shards, each key once, sorted by backbone, pair, method and order.
 
@@ -201,29 +179,18 @@ def _files(place: Path) -> list[Path]:
 
 
 def _merged(paths: list[Path]) -> list[Row]:
-    """The rows of shards, each key once: one that failed gives way to a later one."""
+    """The rows of shards, each key once."""
+    return each_once(row for path in paths for row in _rows_of(path))
+
+
+def each_once(rows: Iterable[Row]) -> list[Row]:
+    """The first row of each key; one that failed gives way to a later one."""
     found: dict[Key, Row] = {}
-    for path in paths:
-        for row in _rows_of(path):
-            known = found.get(key_of(row))
-            if known is None or known["error"] is not None:
-                found[key_of(row)] = row
+    for row in rows:
+        known = found.get(key_of(row))
+        if known is None or known["error"] is not None:
+            found[key_of(row)] = row
     return list(found.values())
-
-
-def rows_of_run(folder: str | os.PathLike[str], dataset: str) -> list[Row]:
-    """The rows of a run on a data set of that name.
-
-    Raises:
-        ShapjaxError: the folder has no run, or one on another data set; or see ``read``.
-    """
-    plan = read_plan(folder)
-    if plan.get("dataset") != dataset:
-        raise ShapjaxError(
-            f"{folder} holds a run on {_shown(plan.get('dataset'))}, expected {dataset}; name "
-            "another."
-        )
-    return read(folder)
 
 
 def _rows_of(path: Path) -> list[Row]:
@@ -305,23 +272,6 @@ def _lock(file: int, path: Path) -> None:
             "other process writes this shard.",
             stacklevel=3,
         )
-
-
-def _require_same(old: dict[str, Any], new: dict[str, Any], place: Path) -> None:
-    for name in dict.fromkeys([*old, *new]):
-        if name not in TOLD and old.get(name) != new.get(name):
-            raise ShapjaxError(
-                f"{place} holds a run with {printable(name):.200} {_shown(old.get(name))}, but now "
-                f"it is {_shown(new.get(name))}; choose another folder, or ask for the same."
-            )
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = json.dumps(value)
-    except RecursionError:
-        return "something else"
-    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _unreadable(path: Path, error: OSError) -> ShapjaxError:

@@ -31,18 +31,24 @@ def folder(root: Path) -> DataSet:
     sought among all others.
 
     Raises:
-        ShapjaxError: there are no pictures, or a list is damaged.
+        ShapjaxError: there are no pictures, two differ in their ending alone, or a list is
+            damaged.
     """
     from PIL import Image
 
     endings = set(Image.registered_extensions())
     pictures = root / "images"
     files = sorted(pictures.rglob("*")) if pictures.is_dir() else []
-    found = {
-        str(path.relative_to(pictures).with_suffix("")): path
-        for path in files
-        if path.suffix.lower() in endings
-    }
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.suffix.lower() in endings:
+            name = str(path.relative_to(pictures).with_suffix(""))
+            if name in found:
+                raise ShapjaxError(
+                    f"{found[name]} and {path} have one name and so one mask, expected a name of "
+                    "its own for each picture; rename one."
+                )
+            found[name] = path
     if not found:
         raise ShapjaxError(
             f"{pictures} holds no pictures; the root of this data set holds {LAYOUT}."
@@ -52,6 +58,11 @@ def folder(root: Path) -> DataSet:
         path = root / "classes.txt"
         rows = split_named("this data set", read_lines(path, LAYOUT), 2, path)
         classes = {int(entry): name for entry, name in rows}
+        if len(classes) < len(rows):
+            raise ShapjaxError(
+                f"{path} has {len(rows)} lines for {len(classes)} entries of masks, expected one "
+                "for each; mend it."
+            )
 
     def items(names: list[str]) -> tuple[Item, ...]:
         return tuple(

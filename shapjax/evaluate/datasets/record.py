@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,24 @@ class DataSet:
     validation: tuple[Item, ...]
     read_labels: Callable[[Item], np.ndarray]
     sources: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Whatever is known by its name must have one of its own.
+
+        Raises:
+            ShapjaxError: two classes, or two pictures of a split, have one name.
+        """
+        for what, names in (
+            ("classes", list(self.classes.values())),
+            ("training pictures", [item.name for item in self.training]),
+            ("validation pictures", [item.name for item in self.validation]),
+        ):
+            twice = sorted(name for name, times in Counter(names).items() if times > 1)
+            if twice:
+                raise ShapjaxError(
+                    f"{len(twice)} name(s) of {what} of {self.root} stand for several "
+                    f"({', '.join(twice[:SHOWN])}), expected each once; mend its lists."
+                )
 
     @property
     def items(self) -> tuple[Item, ...]:
