@@ -180,6 +180,16 @@ def test_void_pixels_are_passed_over():
     assert metrics.pointing_game(heat, TRUE) == 0
 
 
+def test_void_pixels_are_ranked_and_then_find_nothing():
+    """TRUE is the first two pixels: of the two that are kept one is void."""
+    void = np.array([[0, 0, 1, 0]], bool)
+    found = metrics.top_pixels(np.array([[2.0, 1.0, 9.0, 0.0]]), 2)
+    assert found.tolist() == [[True, False, True, False]]
+    assert metrics.iou(found, TRUE, void) == 1 / 2
+    # Of the rest, pixels 1 and 3 without the void, only the last is there.
+    assert metrics.mean_iou(found, TRUE, void) == pytest.approx((1 / 2 + 1 / 2) / 2)
+
+
 def test_empty_and_full_masks():
     empty, found = np.zeros((1, 4), bool), np.array([[0, 1, 1, 0]], bool)
     assert np.isnan(metrics.mean_iou(found, empty))

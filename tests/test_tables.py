@@ -2,16 +2,24 @@
 
 import csv
 import io
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from string import Template
 
 import pytest
 
 from shapjax import cli
+from shapjax.core.errors import ShapjaxError
 from shapjax.evaluate.command import _settings
+from shapjax.evaluate.differences import differences
+from shapjax.evaluate.plan import read_plan, require_one_table
 from shapjax.evaluate.published import METHODS_OF_PAPER, Published, published
+from shapjax.evaluate.rows import key_of
+from shapjax.evaluate.store import each_once, read
 from shapjax.evaluate.tables import (
     METRICS,
     comma_separated,
@@ -61,7 +69,9 @@ def test_of_seconds_the_median_of_warm_rows_is_shown():
     rows = [row(0, "sam", seconds=900.0, warm=False)]
     rows += [row(at, "sam", seconds=value, warm=True) for at, value in enumerate(seconds, 1)]
     (cell,) = (c for c in summarise(rows, "voc") if c.count)
-    assert (cell.mean, cell.standard_error, cell.median, cell.count) == (None, None, 0.05, 3)
+    assert (cell.mean, cell.median, cell.count) == (pytest.approx(200.09 / 3), 0.05, 3)
+    # Of a, a and b the standard error is |b - a| / 3.
+    assert cell.standard_error == pytest.approx(199.955 / 3, rel=1e-6)
     cells = summarise(rows, "voc")
     for text, line in (
         (markdown(cells), "| resnet50 |  |  |  |  | 0.050 |  |"),
@@ -71,7 +81,28 @@ def test_of_seconds_the_median_of_warm_rows_is_shown():
         assert "Median seconds, first order" in text
         assert line in text
     ours = next(csv.DictReader(io.StringIO(comma_separated(cells))))
-    assert (ours["mean"], ours["median"], ours["published"]) == ("", "0.05", "0.09")
+    assert (ours["median"], ours["published"]) == ("0.05", "0.09")
+    assert float(ours["mean"]) == cell.mean
+    assert float(ours["standard_error"]) == cell.standard_error
+
+
+def test_differences_are_within_pairs():
+    rows = [row(at, "sam", faithfulness=value) for at, value in enumerate([0.1, 0.5, 0.3])]
+    rows += [row(at, "gradcam", faithfulness=value) for at, value in ((0, 0.2), (1, 0.4), (7, 9.0))]
+    rows += [row(0, "gradcam", 2, faithfulness=5.0), row(2, "gradcam", error="NaN")]
+    rows += [row(0, "sam", faithfulness=0.0, backbone="net"), row(0, "vesm", faithfulness=None)]
+    rows += [row(0, "lime", faithfulness=0.25, backbone="net"), row(9, "ig", faithfulness=1.0)]
+    # Of 0.1 and -0.1 the mean is 0 and the standard error 0.1.
+    assert differences(rows, "sam") == [
+        ("resnet50", "gradcam", pytest.approx(0), pytest.approx(0.1), 2),
+        ("net", "lime", 0.25, None, 1),
+    ]
+    with pytest.raises(
+        ShapjaxError, match=r"no row of shap has faithfulness of order 1; .* gradcam"
+    ):
+        differences(rows, "shap")
+    with pytest.raises(ShapjaxError, match="no metric is named 'pointing' at order 2"):
+        differences(rows, "sam", "pointing", 2)
 
 
 def test_pairs_and_failures_are_counted_where_they_differ_from_all():
@@ -280,12 +311,58 @@ def test_tables_of_the_readme_are_those_of_the_whole_page(pages):
     assert few
     for title, lines in few.items():
         assert lines == whole[title], title
-    # As the tool prints them: every metric, in its order, with as many columns in every line.
-    assert list(whole) == list(METRICS.values())
-    for title, (head, rule, *lines) in whole.items():
-        assert head.startswith("| network | "), title
-        assert set(rule) == {"|", "-"}
-        assert {line.count("|") for line in lines} == {head.count("|")} == {rule.count("|")}, title
+    assert list(whole)[: len(METRICS)] == list(METRICS.values())
+
+
+def kept(name):
+    return ROOT / "docs" / "evaluation" / name
+
+
+def test_tables_are_those_of_the_kept_runs(pages):
+    """The rows of every command that the README prints are kept, and make its tables."""
+    commands = printed_commands(pages["README.md"])
+    *_, last = commands
+    folders = [kept(name) for name in (last.out, *last.others)]
+    assert {folder.name for folder in folders} == {options.out for options in commands}
+    plans = [(folder, read_plan(folder)) for folder in folders]
+    require_one_table(plans)
+    rows = each_once(row for folder in folders for row in read(folder))
+    text = markdown(summarise(rows, "voc"), pair_counts(rows))
+    assert text in pages["evaluation.md"]
+    # And are of what the command asks for.
+    asked = {options.out: options for options in commands}
+    with (kept("maps") / "pairs.csv").open() as lines:
+        pairs = {"|".join(list(line.values())[:3]) for line in csv.DictReader(lines)}
+    assert len(pairs) == 150
+    for folder, plan in plans:
+        options = asked[folder.name]
+        settings = _settings(options)
+        tasks = {(*task, settings.budget_of(*task)) for task in settings.tasks}
+        assert set(map(tuple, plan["methods"])) == tasks
+        assert list(plan["backbones"]) == options.backbones
+        assert len(plan["weights"]) == len(options.weights)
+        assert {key_of(row) for row in read(folder)} == {
+            (pair, *options.backbones, method, order)
+            for pair in pairs
+            for method, order, _ in plan["methods"]
+        }
+
+
+def test_differences_of_the_page_are_printed_by_its_command(pages):
+    command = [sys.executable, str(ROOT / "benchmarks" / "differences.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() in pages["evaluation.md"]
+    records = json.loads(
+        subprocess.run([*command, "--json"], capture_output=True, check=True).stdout
+    )
+    sam = next(
+        one for one in records if (one["network"], one["method"]) == ("mobilenet_v2", "vesm")
+    )
+    # The same mean by way of the tables: pairs are the same, so means subtract.
+    rows = read(kept("maps"))
+    means = {cell.method: cell.mean for cell in summarise(rows, "voc") if cell.count
+             and (cell.metric, cell.order) == ("faithfulness", 1)}  # fmt: skip
+    assert sam["mean"] == pytest.approx(means["vesm"] - means["sam"])
 
 
 def test_commands_of_the_readme_are_understood_and_make_its_networks(pages):

@@ -7,7 +7,9 @@ network what that did.
 A map that is equal everywhere ranks nothing and is scored by that order, as an arbitrary choice,
 rather than left out of the mean. **Empty masks** show nothing that could be found: metrics that
 need one are NaN, and means leave them out. **Void pixels** belong to no class: intersections,
-unions and the pointing game pass over them. Maps may be of any real dtype and are ranked in
+unions and the pointing game pass over them. An explanation is not told where they are, so they are
+ranked and censored as all others, and of the ``top_pixels`` of a map those on void ones find
+nothing and miss nothing. Maps may be of any real dtype and are ranked in
 float64; masks are Boolean, or of the numbers 0 and 1.
 
 Source: Hamilton et al. 2022, section 6 and A.2; v1 (2021), section 5; Petsiuk et al. 2018 for

@@ -1,7 +1,8 @@
 """The paper's tables from rows of results: means, standard errors, and what was published.
 
-Of seconds the median stands in place of the mean: one pair that waited minutes for other work on
-the machine would make the mean its own. The papers' seconds are means.
+Of seconds the median is shown in place of the mean: one pair that waited minutes for other work on
+the machine would make the mean its own. Mean and standard error, as the papers have them, stand
+beside it in the table of commas.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Cell(NamedTuple):
         order: 1 or 2.
         network: the backbone, by our name or, of the paper's numbers, the paper's.
         method: name.
-        mean: over pairs; None of seconds and of the paper's numbers.
+        mean: over pairs; None of the paper's numbers.
         standard_error: of the mean; None without one and with fewer than two pairs.
         median: over pairs, of seconds alone; else None.
         count: pairs; 0 of the paper's numbers.
@@ -70,7 +71,7 @@ class Cell(NamedTuple):
 
 
 def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
-    """Mean and standard error, of seconds the median, of every metric, backbone, method and order.
+    """Mean and standard error of every metric, backbone, method and order; of seconds the median.
 
     After those of a metric come the paper's numbers for it, under its own names of networks.
 
@@ -105,10 +106,9 @@ def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
 
 def _measured(key: Key, values: list[float], theirs: Published | None) -> Cell:
     count = len(values)
-    if key[0] == "seconds":
-        return Cell(*key, None, None, float(np.median(values)), count, theirs)
     error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
-    return Cell(*key, float(np.mean(values)), error, None, count, theirs)
+    median = float(np.median(values)) if key[0] == "seconds" else None
+    return Cell(*key, float(np.mean(values)), error, median, count, theirs)
 
 
 def _values(group: list[Row], metric: str) -> list[float]:
@@ -182,10 +182,7 @@ def latex(cells: Sequence[Cell]) -> str:
 
 
 def comma_separated(cells: Sequence[Cell]) -> str:
-    """One line for each cell, with all digits; the paper's numbers have columns of their own.
-
-    Those are means, of seconds too.
-    """
+    """One line for each cell, with all digits; the paper's means have columns of their own."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*Cell._fields[:-1], "published", "published_standard_error"])
@@ -224,7 +221,7 @@ def _tables(cells: Sequence[Cell]) -> list[tuple[str, list[str], list[Line]]]:
     found = []
     for key, title in METRICS.items():
         known = [cell for cell in cells if (cell.metric, cell.order) == key]
-        methods = _in_order({cell.method for cell in known})
+        methods = in_order({cell.method for cell in known})
         lines = [
             *_lines([cell for cell in known if cell.count], methods, ours=True),
             *_lines([cell for cell in known if not cell.count], methods, ours=False),
@@ -250,7 +247,7 @@ def _lines(cells: Sequence[Cell], methods: Sequence[str], *, ours: bool) -> list
     ]
 
 
-def _in_order(methods: set[str]) -> list[str]:
+def in_order(methods: set[str]) -> list[str]:
     """The paper's columns in its order, then the others by name."""
     return [name for name in METHODS_OF_PAPER if name in methods] + sorted(
         methods - set(METHODS_OF_PAPER)
