@@ -55,8 +55,8 @@ def finish(process):
     return out
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_a_process_that_is_killed_is_made_up_for(count, tmp_path):
+def test_a_process_that_is_killed_is_made_up_for(tmp_path):
+    count = 2
     address = f"127.0.0.1:{free_port()}"
     processes = [start(tmp_path, 0.05, address, count, place) for place in range(count)]
     victim = processes[-1]
@@ -85,15 +85,18 @@ def rows_in(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def test_the_command_on_two_hosts_of_which_one_is_lost(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("count", "lost"), [(2, 1), (4, 0)])
+def test_the_command_on_hosts_of_which_one_is_lost(count, lost, tmp_path, monkeypatch):
+    """Lost for good, also the one that all others called and that writes the tables."""
     root = voc_folder(tmp_path / "voc", validation=(1, 2) * 6)
-    out = tmp_path / "run"
+    out, share = tmp_path / "run", 2 * 12 // count
     given = ["evaluate", "--dataset", "voc", "--root", root, "--methods", "sam", "--out", out]
-    given += ["--patience", 60, "--processes", 2, "--process"]
+    given += ["--patience", 60, "--processes", count, "--process"]
     together = ["--coordinator", f"127.0.0.1:{free_port()}"]
     command = {"program": ("-m", "shapjax.cli"), "SHAPJAX_CACHE": str(tmp_path / "cache")}
-    first, victim = (start(*given, place, *together, **command) for place in range(2))
-    path = out / "rows-00001-of-00002.jsonl"
+    processes = [start(*given, place, *together, **command) for place in range(count)]
+    victim = processes.pop(lost)
+    path = out / f"rows-{lost:05}-of-{count:05}.jsonl"
     limit = time.monotonic() + 120
     while not rows_in(path):
         assert time.monotonic() < limit
@@ -101,14 +104,15 @@ def test_the_command_on_two_hosts_of_which_one_is_lost(tmp_path, monkeypatch):
         time.sleep(0.002)
     victim.send_signal(signal.SIGKILL)
     err = victim.communicate()[1]
-    assert "pairing" not in err  # process 0 alone looks for the pairs
-    assert 0 < rows_in(path) < 12
+    assert ("pairing" in err) is (lost == 0)  # process 0 alone looks for the pairs
+    assert 0 < rows_in(path) < share
     kept = path.read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
-    # Started again by itself from the run's folder, while process 0 waits for its rows.
-    again = ["evaluate", "--resume", out, "--processes", 2, "--process", 1]
-    finish(start(*again, **command))
-    assert "| sam |" in finish(first)
+    # Started again by itself from the run's folder, while the others go on.
+    again = ["evaluate", "--resume", out, "--processes", count, "--process", lost]
+    processes.insert(lost, start(*again, **command))
+    first, *_ = map(finish, processes)
+    assert "| sam |" in first
     assert path.read_bytes().startswith(kept)
     lines = [json.loads(line) for one in sorted(out.glob("*.jsonl")) for line in one.open()]
     assert len({key_of(row) for row in lines}) == len(lines) == 24

@@ -30,7 +30,7 @@ from shapjax.backbones.shapjax_tiny import EMBEDDED
 from shapjax.cli import main
 from shapjax.evaluate.datasets import open_dataset
 from shapjax.evaluate.mining import mine_pairs
-from shapjax.evaluate.pairs import Pair, pairs_of_shard, write_pairs
+from shapjax.evaluate.pairs import Pair, pairs_of_shard, read_pairs, write_pairs
 from shapjax.evaluate.plan import read_plan, require_one_table
 from shapjax.evaluate.resume import settings_of
 from shapjax.evaluate.rows import key_of
@@ -670,6 +670,21 @@ def test_a_file_that_breaks_meanwhile_does_not_end_a_run(tmp_path, capsys):
         close(read(out), before)
 
 
+def test_pairs_are_found_by_a_network_that_is_not_explained(root, tmp_path):
+    """As in the papers, whose pairs are MoCo v2's for all networks."""
+    noise = np.random.default_rng(0)
+    with np.load(EMBEDDED) as weights:
+        other = {name: noise.normal(size=array.shape) for name, array in weights.items()}
+    np.savez(tmp_path / "other.npz", **{k: v.astype(np.float32) for k, v in other.items()})
+    given = arguments(root, tmp_path / "out", "--methods", "sam", "--orders", "1", "--quiet")
+    assert main([*given, "--paired-by", f"shapjax_tiny={tmp_path / 'other.npz'}"]) == 0
+    model = sj.backbones.load("shapjax_tiny", weights=tmp_path / "other.npz")
+    dataset = open_dataset("voc", root)
+    expected = mine_pairs(dataset, model).pairs
+    assert read_pairs(tmp_path / "out" / "pairs.csv", dataset) == expected
+    assert expected != mine_pairs(dataset, sj.backbones.load("shapjax_tiny")).pairs
+
+
 def test_a_run_is_resumed_from_its_folder_alone(root, tmp_path, capsys, monkeypatch):
     """From another folder, with weights of its own, after a process was killed."""
     weights, out = tmp_path / "mine.npz", tmp_path / "out"
@@ -780,7 +795,8 @@ def test_without_a_run_the_data_set_is_named(root, tmp_path, capsys, missing):
         (["--pairs", "9" * 5000], "cannot be read as a table of pairs"),
         (["--pairs", "nowhere.csv"], "cannot be read as a table of pairs"),
         (["--weights", "a", "b"], "1 backbones and 2 weights"),
-        (["--paired-by", "vgg11"], "paired-by is 'vgg11'"),
+        (["--paired-by", "vgg9"], "paired-by is 'vgg9'"),
+        (["--paired-by", "shapjax_tiny=nowhere.npz"], "nowhere.npz"),
         (["--methods", "vesm", "--orders", "2"], "nothing of order 2"),
         (["--budget", "0"], "budget is 0"),
     ],

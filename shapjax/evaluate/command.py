@@ -78,8 +78,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     setting(
         "--paired-by",
-        metavar="NAME",
-        help="which of the backbones finds the pairs; by default the first",
+        metavar="NAME[=PATH]",
+        help="network that finds the pairs, and weights for it, whether it is explained or not; "
+        "by default the first of the backbones",
     )
     setting(
         "--budget",
@@ -277,7 +278,7 @@ def _pairs(
     options: argparse.Namespace, dataset: Any, models: dict[str, Any], place: Place
 ) -> list[Any]:
     """The pairs of the run: a given list, or what process 0 mines and the others wait for."""
-    from shapjax.core.checks import one_of, whole_number
+    from shapjax.core.checks import whole_number
     from shapjax.core.files import printable
     from shapjax.evaluate.cluster import seen_by_others, wait_for_pairs
     from shapjax.evaluate.mining import mine_pairs
@@ -291,12 +292,12 @@ def _pairs(
         wait_for_pairs(there, patience=options.patience)
         return read_pairs(there, dataset)
     count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
-    by = one_of(options.paired_by or next(iter(models)), tuple(models), "paired-by")
+    by = _paired_by(options.paired_by, models)
     with Bar("pairing", options.quiet, "files", resumes=True) as bar:
         tell = bar.update if place.processes == 1 else seen_by_others(options.out, bar.update)
         mined = mine_pairs(
             dataset,
-            models[by],
+            by,
             count=count,
             seed=options.seed,
             broken=options.broken,
@@ -305,6 +306,19 @@ def _pairs(
     for path, reason in mined.broken.items():
         print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)
     return mined.pairs
+
+
+def _paired_by(asked: str | None, models: dict[str, Any]) -> Any:
+    """The network that finds the pairs: one of those that are explained, or another."""
+    from shapjax import backbones
+    from shapjax.core.checks import one_of
+
+    name, _, weights = (asked or next(iter(models))).partition("=")
+    if name in models and not weights:
+        return models[name]
+    return backbones.load(
+        one_of(name, tuple(backbones.names()), "paired-by"), weights=weights or None
+    )
 
 
 def _listed(options: argparse.Namespace, dataset: Any, place: Place) -> list[Any]:
