@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tables import markdown, print_records
 
+from shapjax.core.checks import one_of
+from shapjax.core.errors import ShapjaxError
 from shapjax.evaluate.differences import Difference, differences
 from shapjax.evaluate.plan import MANIFEST, read_plan, require_one_table
 from shapjax.evaluate.rows import Row
@@ -35,6 +37,8 @@ def rows_of(folders: list[Path]) -> list[Row]:
 def found_in(rows: list[Row], against: list[str]) -> dict[tuple[str, int, str], list[Difference]]:
     """What is between methods, by metric, order and the one that the others are held against."""
     there = {(row["method"], row["order"]) for row in rows if row["error"] is None}
+    for method in against:
+        one_of(method, sorted({name for name, _ in there}), "against")
     return {
         (metric, order, method): differences(rows, method, metric, order)
         for metric, order in SHOWN
@@ -43,10 +47,10 @@ def found_in(rows: list[Row], against: list[str]) -> dict[tuple[str, int, str], 
     }
 
 
-def tables(rows: list[Row], against: list[str]) -> str:
+def tables(between: dict[tuple[str, int, str], list[Difference]]) -> str:
     """A table for each metric and method: a line for each network, a column for each method."""
     parts = []
-    for (metric, order, method), found in found_in(rows, against).items():
+    for (metric, order, method), found in between.items():
         lines = {one.network: {"network": one.network} for one in found}
         for one in found:
             error = "" if one.standard_error is None else f" ± {one.standard_error:.3f}"
@@ -64,16 +68,19 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print records instead of tables")
     options = parser.parse_args()
     folders = options.folders or sorted(place.parent for place in KEPT.glob(f"*/{MANIFEST}"))
-    rows = rows_of(folders)
+    try:
+        found = found_in(rows_of(folders), options.against)
+    except ShapjaxError as error:
+        parser.error(str(error))
     if options.json:
         records = [
             {"metric": metric, "order": order, "against": method, **one._asdict()}
-            for (metric, order, method), found in found_in(rows, options.against).items()
-            for one in found
+            for (metric, order, method), some in found.items()
+            for one in some
         ]
         print_records(records, as_json=True)
     else:
-        print(tables(rows, options.against))
+        print(tables(found))
 
 
 if __name__ == "__main__":

@@ -17,9 +17,6 @@ the first ``--count`` are taken. Printed are means over pairs with standard erro
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +28,13 @@ from tqdm import tqdm
 
 import shapjax as sj
 from shapjax.backbones.record import Backbone
+from shapjax.core.checks import whole_number
 from shapjax.evaluate import metrics
 from shapjax.evaluate.datasets import open_dataset
-from shapjax.evaluate.pairs import PAIRS, Pair, read_pairs
-from shapjax.evaluate.run import Judge, Loaded
+from shapjax.evaluate.pairs import PAIRS, read_pairs
+from shapjax.evaluate.run import Judge, Loaded, pair_reader
+from shapjax.evaluate.tables import mean_and_error
 from shapjax.games.backgrounds import background
-from shapjax.games.images import load_image
 from shapjax.games.match import embeddings_of
 from shapjax.games.players import superpixels
 
@@ -97,25 +95,13 @@ def summary(numbers: list[dict[str, float]]) -> list[dict[str, Any]]:
     return [
         {
             "what": name,
-            "mean": round(float(np.mean(values)), 3),
-            "standard error": round(float(np.std(values, ddof=1)) / math.sqrt(len(values)), 3),
-            "pairs": len(values),
+            "mean": round(mean, 3),
+            "standard error": None if error is None else round(error, 3),
+            "pairs": len(numbers),
         }
         for name in numbers[0]
-        for values in [[one[name] for one in numbers]]
+        for mean, error in [mean_and_error([one[name] for one in numbers])]
     ]
-
-
-def loader(root: Path) -> tuple[Any, Callable[[Pair], Loaded]]:
-    """The data set, and what opens the two pictures of a pair."""
-    dataset = open_dataset("voc", root)
-    files = {item.name: item.image for item in dataset.items}
-
-    def load(pair: Pair) -> Loaded:
-        query, retrieved = (load_image(files[name]) for name in (pair.training, pair.validation))
-        return Loaded(pair, query, retrieved, None)
-
-    return dataset, load
 
 
 def main() -> None:
@@ -130,8 +116,10 @@ def main() -> None:
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     model = sj.backbones.load(options.backbone, weights=options.weights)
-    dataset, load = loader(options.root)
-    pairs = list(islice(read_pairs(options.pairs, dataset), options.count))
+    dataset = open_dataset("voc", options.root)
+    load = pair_reader(dataset, model.preprocessing.size)
+    count = whole_number(options.count, "count", low=1)
+    pairs = read_pairs(options.pairs, dataset)[:count]
     numbers = [measured(model, load(pair), seed) for seed, pair in enumerate(tqdm(pairs))]
     print_records(summary(numbers), as_json=options.json)
 

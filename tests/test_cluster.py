@@ -81,13 +81,36 @@ def test_a_process_that_is_killed_is_made_up_for(tmp_path):
     assert found == alone
 
 
+def test_looking_for_rows_takes_a_tenth_of_the_time_at_most(tmp_path, monkeypatch):
+    """Of a folder of millions of rows one look may take a minute."""
+    now, pauses = [0.0], []
+
+    def look(folder):
+        now[0] += 6.0
+        return []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("shapjax.evaluate.cluster.read", look)
+    monkeypatch.setattr("shapjax.evaluate.cluster.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("shapjax.evaluate.cluster.time.sleep", pause)
+    key = ("pair", "b", "m", 1)
+    assert wait_for_rows(tmp_path, [key], patience=200) == ([], {key})
+    assert pauses == [60.0] * 4
+    pauses.clear()
+    assert wait_for_rows(tmp_path, [key], patience=20) == ([], {key})
+    assert pauses == [20]  # but patience is not stretched
+
+
 def rows_in(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 @pytest.mark.parametrize(("count", "lost"), [(2, 1), (4, 0)])
 def test_the_command_on_hosts_of_which_one_is_lost(count, lost, tmp_path, monkeypatch):
-    """Lost for good, also the one that all others called and that writes the tables."""
+    """Killed, even the one that all others called and that writes the tables, and begun again."""
     root = voc_folder(tmp_path / "voc", validation=(1, 2) * 6)
     out, share = tmp_path / "run", 2 * 12 // count
     given = ["evaluate", "--dataset", "voc", "--root", root, "--methods", "sam", "--out", out]

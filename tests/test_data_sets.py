@@ -178,7 +178,7 @@ def test_a_name_that_is_no_text_is_told_with_the_broken(tmp_path):
     [
         ("images/p1.webp", "have one name and so one mask"),
         ("classes.txt", r"1 name\(s\) of classes .* \(cat\)"),
-        ("numbers", "has 2 lines for 1 entries"),
+        ("numbers", r"1 line\(s\) of .* begin with a number that another line has"),
         ("val.txt", r"1 name\(s\) of validation pictures .* \(p1\)"),
     ],
 )
@@ -365,19 +365,22 @@ def test_pairs_are_written_and_read(tmp_path):
     assert digest_of_pairs(pairs) == digest_of_pairs(pairs[::-1])
     assert digest_of_pairs(pairs) != digest_of_pairs(pairs[:1])
     told = []
-    assert whole_pairs(pairs, found, progress=lambda *two: told.append(two)) == pairs
+    assert whole_pairs(pairs, found, progress=lambda *two: told.append(two)) == (pairs, {})
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     (tmp_path / "voc" / "JPEGImages" / "t3.jpg").unlink()
     with pytest.raises(sj.ImageError, match=r"1 file.*t3.jpg: does not exist"):
         whole_pairs(pairs, found)
-    assert whole_pairs(pairs, found, broken="skip") == pairs[1:]
+    gone = tmp_path / "voc" / "JPEGImages" / "t3.jpg"
+    assert whole_pairs(pairs, found, broken="skip") == (pairs[1:], {gone: "does not exist"})
     # What is there is opened, all of it, and told at once: both files of one item, too.
     for name in ("JPEGImages/v0.jpg", "SegmentationClass/v0.png", "SegmentationClass/t0.png"):
         (tmp_path / "voc" / name).write_bytes(b"junk")
     with pytest.raises(sj.ImageError, match=r"4 file.*t3.jpg: does not exist") as caught:
         whole_pairs(pairs, found)
     assert all(name in str(caught.value) for name in ("v0.jpg", "v0.png", "t0.png"))
-    assert whole_pairs(pairs, found, broken="skip") == []
+    left, reasons = whole_pairs(pairs, found, broken="skip")
+    assert left == []
+    assert {path.name for path in reasons} == {"t3.jpg", "v0.jpg", "v0.png", "t0.png"}
     assert read_pairs(tmp_path / "pairs.csv", found) == pairs  # looks at none of these files
     write_pairs(tmp_path / "other.csv", [Pair("v9", "t3", "unicorn", 0.5)])
     with pytest.raises(sj.ShapjaxError, match=r"2 names \(unicorn, v9\)"):

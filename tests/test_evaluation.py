@@ -1,6 +1,7 @@
 """The command ``shapjax evaluate``: from a folder of pictures to the tables, whatever ends it."""
 
 import csv
+import dataclasses
 import functools
 import json
 import os
@@ -27,6 +28,7 @@ from toy_network import Toy, toy
 import shapjax as sj
 from shapjax.backbones.record import Backbone
 from shapjax.backbones.shapjax_tiny import EMBEDDED
+from shapjax.backbones.tokeniser import TextPreprocessing
 from shapjax.cli import main
 from shapjax.evaluate.datasets import open_dataset
 from shapjax.evaluate.mining import mine_pairs
@@ -34,7 +36,7 @@ from shapjax.evaluate.pairs import Pair, pairs_of_shard, read_pairs, write_pairs
 from shapjax.evaluate.plan import read_plan, require_one_table
 from shapjax.evaluate.resume import settings_of
 from shapjax.evaluate.rows import key_of
-from shapjax.evaluate.run import Judge, Settings, _reader, plan_of, run, upsampled
+from shapjax.evaluate.run import Judge, Settings, pair_reader, plan_of, run, upsampled
 from shapjax.evaluate.store import read
 from shapjax.evaluate.tables import summarise
 from shapjax.explainers import batch
@@ -188,7 +190,7 @@ def test_numbers_are_those_of_the_metrics(dataset, pairs, model, rows):
     assert row["inefficiency"] == pytest.approx(why.inefficiency, rel=1e-3)
 
     heat = sj.explain(model, query.image, retrieved.image, method="sam", order=1)
-    judge = Judge(model, _reader(dataset, size)(pair))
+    judge = Judge(model, pair_reader(dataset, size)(pair))
     found = judge.first_order(heat)
     x, y = (model.resize(sj.load_image(i.image), fit="stretch") for i in (query, retrieved))
     from scipy.ndimage import uniform_filter
@@ -394,7 +396,7 @@ def test_a_network_that_fails_on_the_blur_alone_is_told_with_its_layer(
 ):
     """The blur is a background for the method, and for the judge the last censored picture."""
     pair, model = pairs[0], toy()
-    loaded = _reader(dataset, 16)(pair)
+    loaded = pair_reader(dataset, 16)(pair)
     blur = background("blur", model.resize(loaded.retrieved, fit="stretch"), model)
     broken = nan_for(model, blur, value)
     found = run(dataset, pairs[:2], {"toy": broken}, Settings(("sam",), orders=(1,)), tmp_path)
@@ -429,7 +431,7 @@ def test_a_network_that_fails_on_a_masked_picture_alone_is_told_with_its_layer(
 ):
     """Neither for the whole pictures nor for their blur or mean colour."""
     sound = toy()
-    loaded = _reader(dataset, 16)(pairs[0])
+    loaded = pair_reader(dataset, 16)(pairs[0])
     picture = np.asarray(sound.preprocess(loaded.retrieved, fit="stretch"))
     broken = Backbone(f"picky, {method}", sound.preprocessing, *nnx.split(Picky(picture)))
     order = 2 if method == "fixlip" else 1
@@ -629,45 +631,109 @@ def test_runs_of_other_settings_are_not_averaged(change, message):
         require_one_table([("a", plan), ("b", {**plan, **change})])
 
 
-def test_a_file_that_breaks_meanwhile_does_not_end_a_run(tmp_path, capsys):
-    """Neither by --resume nor by its command: its pair fails, and comes again once it is mended."""
-    root, out = voc_folder(tmp_path / "voc"), tmp_path / "out"
-    pairs = [Pair("v0", "t0", "aeroplane", 0.5), Pair("v1", "t3", "bicycle", 0.5)]
+@pytest.fixture
+def listed(tmp_path):
+    """A folder of its own with a list of four pairs, of which two go to each of two processes."""
+    root = voc_folder(tmp_path / "voc")
+    pairs = [Pair(f"v{at}", f"t{at}", ("aeroplane", "bicycle")[at % 2], 0.5) for at in range(4)]
     write_pairs(tmp_path / "given.csv", pairs)
+    return root, tmp_path / "given.csv", pairs
+
+
+def test_broken_files_of_a_list_are_fatal_or_skipped_before_a_run_begins(listed, tmp_path, capsys):
+    root, table, pairs = listed
+    given = ["--methods", "sam", "--orders", "1", "--quiet", "--pairs", str(table)]
+    for name in ("t1", "t2"):
+        (root / "JPEGImages" / f"{name}.jpg").write_bytes(b"junk")
+    assert main(arguments(root, tmp_path / "a", *given)) == 2
+    assert "2 file(s) of the data set are missing or broken" in one_sentence(capsys)
+    assert not (tmp_path / "a").exists()
+    skipping = [*given, "--broken", "skip"]
+    assert main(arguments(root, tmp_path / "b", *skipping)) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[:2] for line in told] == [
+        ["shapjax", f" skipped {root / 'JPEGImages' / name}.jpg"] for name in ("t1", "t2")
+    ]
+    assert {row["pair"] for row in read(tmp_path / "b")} == {pairs[0].id, pairs[3].id}
+    for name in ("v0", "v3"):
+        (root / "JPEGImages" / f"{name}.jpg").unlink()
+    assert main(arguments(root, tmp_path / "c", *skipping)) == 2
+    assert "no pair of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["resume", "list", "skip", "mined"])
+def test_a_file_that_breaks_meanwhile_does_not_end_a_run(way, listed, tmp_path, capsys):
+    """Whichever way it goes on: the pair fails, and comes again once its file is mended."""
+    root, table, _ = listed
+    out = tmp_path / "out"
     given = arguments(root, out, "--methods", "sam", "--orders", "1", "--quiet")
-    given += ["--pairs", str(tmp_path / "given.csv")]
-    picture, rows = root / "JPEGImages" / "t3.jpg", out / "rows-00000-of-00001.jsonl"
-    whole = picture.read_bytes()
-    picture.write_bytes(b"junk")
-    # Before it began, broken files are fatal, or skipped by choice.
-    assert main(given) == 2
-    assert "1 file(s) of the data set are missing or broken" in one_sentence(capsys)
-    assert not out.exists()
-    skipping = [*arguments(root, tmp_path / "b", *given[7:]), "--broken", "skip"]
-    assert main(skipping) == 0
-    assert [row["pair"] for row in read(tmp_path / "b")] == [pairs[0].id]
-    (root / "JPEGImages" / "t0.jpg").rename(tmp_path / "t0.jpg")
-    capsys.readouterr()
-    assert main([*skipping, "--out", str(tmp_path / "c")]) == 2
-    assert "no pair of" in one_sentence(capsys)
-    (tmp_path / "t0.jpg").rename(root / "JPEGImages" / "t0.jpg")
-    picture.write_bytes(whole)
+    given += ["--pairs", "2" if way == "mined" else str(table)]
+    given += ["--broken", "skip"] * (way == "skip")
     assert main(given) == 0
     before = read(out)
-    for again in (
-        ["evaluate", "--resume", str(out), "--quiet"],
-        given,
-        [*given, "--broken", "skip"],
-    ):
-        rows.unlink()
-        (out / "rows-00000-of-00001.npz").unlink()
-        picture.write_bytes(b"junk")
-        assert main(again) == 0
-        failed = {row["pair"]: row["error"] is not None for row in read(out)}
-        assert failed == {pairs[0].id: False, pairs[1].id: True}
-        picture.write_bytes(whole)
-        assert main([*again, "--again-failed"]) == 0
-        close(read(out), before)
+    path = out / "rows-00000-of-00001.jsonl"
+    kept, lost = path.read_bytes().splitlines(keepends=True)[:2]
+    path.write_bytes(kept)
+    path.with_suffix(".npz").unlink()
+    name = json.loads(lost)["pair"].split("|")[1]
+    picture = root / "JPEGImages" / f"{name}.jpg"
+    whole = picture.read_bytes()
+    picture.write_bytes(b"junk")
+    again = ["evaluate", "--resume", str(out), "--quiet"] if way == "resume" else given
+    capsys.readouterr()
+    assert main(again) == 0
+    assert f"{name}.jpg" in capsys.readouterr().err
+    failed = {row["pair"] for row in read(out) if row["error"] is not None}
+    assert json.loads(lost)["pair"] in failed
+    assert json.loads(kept)["pair"] not in failed
+    picture.write_bytes(whole)
+    assert main([*again, "--again-failed"]) == 0
+    close(read(out), before)
+    if way == "mined":  # asked for otherwise it is not this run
+        assert main([*given, "--pairs", "3"]) == 2
+        assert "holds a run with pairs" in one_sentence(capsys)
+
+
+def test_each_process_opens_the_files_of_its_own_pairs(listed, tmp_path, capsys):
+    root, table, pairs = listed
+    own = [pairs_of_shard(pairs, process, 2) for process in range(2)]
+    picture = root / "JPEGImages" / f"{own[1][0].training}.jpg"
+    assert all(pair.training != own[1][0].training for pair in own[0])
+    whole = picture.read_bytes()
+    picture.write_bytes(b"junk")
+    given = ["--methods", "sam", "--orders", "1", "--quiet", "--pairs", str(table)]
+    given += ["--processes", "2", "--patience", "0"]
+
+    def process(number, out, *more):
+        code = main(arguments(root, tmp_path / out, *given, "--process", number, *more))
+        return code, capsys.readouterr().err
+
+    # Of the first process all files are whole, so it goes ahead.
+    assert process("0", "a")[1].endswith("this one again.\n")
+    assert {row["pair"] for row in read(tmp_path / "a")} == {pair.id for pair in own[0]}
+    for _ in range(2):
+        code, err = process("1", "a")
+        assert (code, "1 file(s) of the data set are missing or broken" in err) == (2, True)
+    assert not (tmp_path / "a" / "rows-00001-of-00002.jsonl").exists()
+    picture.write_bytes(whole)
+    assert process("1", "a") == (0, "")
+    assert {row["pair"] for row in read(tmp_path / "a")} == {pair.id for pair in pairs}
+    # Which ones are skipped process 0 says.
+    picture.write_bytes(b"junk")
+    assert "skipped" in process("0", "b", "--broken", "skip")[1]
+    picture.write_bytes(whole)
+    assert process("1", "b", "--broken", "skip") == (0, "")
+    assert {row["pair"] for row in read(tmp_path / "b")} == {
+        pair.id for pair in pairs if pair != own[1][0]
+    }
+
+
+def test_a_network_of_texts_explains_no_pictures(root, tmp_path, capsys, monkeypatch):
+    texts = dataclasses.replace(toy(), preprocessing=TextPreprocessing(length=8, padding=0))
+    monkeypatch.setattr("shapjax.backbones.load", lambda *_, **__: texts)
+    for more in ([], ["--paired-by", "minilm_l6"]):
+        assert main(arguments(root, tmp_path, "--backbones", "minilm_l6", *more)) == 2
+        assert "minilm_l6 reads texts" in one_sentence(capsys)
 
 
 def test_pairs_are_found_by_a_network_that_is_not_explained(root, tmp_path):
@@ -694,7 +760,7 @@ def test_a_run_is_resumed_from_its_folder_alone(root, tmp_path, capsys, monkeypa
     given += ["--seed", "3", "--pairs", "3", "--quiet", "--processes", "2", "--patience", "0"]
     # The first one tells whoever started it that the other's rows are not there.
     assert main([*given, "--process", "0"]) == 2
-    assert re.search(r"error: [1-4] of 6 rows have not come", one_sentence(capsys))
+    assert re.search(r"error: [24] rows have not come", one_sentence(capsys))
     assert main([*given, "--process", "1"]) == 0
     whole, plan = read(out), read_plan(out)
     path = out / "rows-00001-of-00002.jsonl"
@@ -773,9 +839,9 @@ def test_a_manifest_that_tells_too_little_is_not_resumed(root, tmp_path, capsys,
 @pytest.mark.parametrize("orders", [(1,), (2,), (2, 1)])
 def test_settings_come_back_from_a_plan(dataset, budgets, orders):
     before = Settings(tuple(METHODS), orders, 5, *budgets)
-    plan = json.loads(json.dumps(plan_of(dataset, [], {}, before, {})))
+    plan = json.loads(json.dumps(plan_of(dataset, [], {}, before)))
     after = settings_of(plan)
-    assert plan_of(dataset, [], {}, after, {}) == plan_of(dataset, [], {}, before, {})
+    assert plan_of(dataset, [], {}, after) == plan_of(dataset, [], {}, before)
 
 
 @pytest.mark.parametrize("missing", ["--dataset", "--root"])
@@ -797,6 +863,7 @@ def test_without_a_run_the_data_set_is_named(root, tmp_path, capsys, missing):
         (["--weights", "a", "b"], "1 backbones and 2 weights"),
         (["--paired-by", "vgg9"], "paired-by is 'vgg9'"),
         (["--paired-by", "shapjax_tiny=nowhere.npz"], "nowhere.npz"),
+        (["--paired-by", "shapjax_tiny", "--pairs", "some.csv"], "leave one of the two out"),
         (["--methods", "vesm", "--orders", "2"], "nothing of order 2"),
         (["--budget", "0"], "budget is 0"),
     ],

@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from string import Template
@@ -31,6 +30,9 @@ from shapjax.evaluate.tables import (
 )
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import differences as differences_bench  # noqa: E402
 
 
 def row(pair, method, order=1, backbone="resnet50", **measured):
@@ -103,6 +105,10 @@ def test_differences_are_within_pairs():
         differences(rows, "shap")
     with pytest.raises(ShapjaxError, match="no metric is named 'pointing' at order 2"):
         differences(rows, "sam", "pointing", 2)
+    # Of seconds, what was compiled on the way does not count.
+    rows = [row(at, "sam", seconds=1.0, warm=at > 0) for at in range(3)]
+    rows += [row(at, "vesm", seconds=9.0 if at == 0 else 2.0, warm=at > 0) for at in range(3)]
+    assert differences(rows, "sam", "seconds") == [("resnet50", "vesm", 1.0, 0.0, 2)]
 
 
 def test_pairs_and_failures_are_counted_where_they_differ_from_all():
@@ -348,21 +354,32 @@ def test_tables_are_those_of_the_kept_runs(pages):
         }
 
 
-def test_differences_of_the_page_are_printed_by_its_command(pages):
-    command = [sys.executable, str(ROOT / "benchmarks" / "differences.py")]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert printed.strip() in pages["evaluation.md"]
-    records = json.loads(
-        subprocess.run([*command, "--json"], capture_output=True, check=True).stdout
-    )
-    sam = next(
-        one for one in records if (one["network"], one["method"]) == ("mobilenet_v2", "vesm")
+def test_differences_of_the_page_are_printed_by_its_command(pages, monkeypatch, capsys):
+    def printed(*words):
+        monkeypatch.setattr(sys, "argv", ["differences.py", *map(str, words)])
+        differences_bench.main()
+        return capsys.readouterr().out
+
+    assert printed().strip() in pages["evaluation.md"]
+    records = json.loads(printed("--json"))
+    (vesm,) = (
+        one
+        for one in records
+        if (one["metric"], one["order"], one["against"]) == ("faithfulness", 1, "sam")
+        and (one["network"], one["method"]) == ("mobilenet_v2", "vesm")
     )
     # The same mean by way of the tables: pairs are the same, so means subtract.
     rows = read(kept("maps"))
     means = {cell.method: cell.mean for cell in summarise(rows, "voc") if cell.count
              and (cell.metric, cell.order) == ("faithfulness", 1)}  # fmt: skip
-    assert sam["mean"] == pytest.approx(means["vesm"] - means["sam"])
+    assert vesm["mean"] == pytest.approx(means["vesm"] - means["sam"])
+    for wrong, said in (
+        (["--against", "smam"], "against is 'smam'"),
+        ([ROOT], "cannot be read as the plan of a run"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            printed(*wrong)
+        assert said in capsys.readouterr().err
 
 
 def test_commands_of_the_readme_are_understood_and_make_its_networks(pages):

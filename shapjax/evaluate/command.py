@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shapjax.core.bars import Bar
 from shapjax.core.errors import ShapjaxError
-
-if TYPE_CHECKING:
-    from shapjax.evaluate.cluster import Place
 
 PATIENCE = 300
 
@@ -149,6 +145,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from shapjax.core.files import printable
     from shapjax.evaluate.cluster import join, wait_for_rows
     from shapjax.evaluate.datasets import open_dataset
+    from shapjax.evaluate.pairing import mined_by, pairs_of
     from shapjax.evaluate.plan import read_plan, require_one_table
     from shapjax.evaluate.run import keys_of, plan_of, run
     from shapjax.evaluate.store import each_once, read
@@ -160,12 +157,13 @@ def evaluate(options: argparse.Namespace) -> None:
     dataset = open_dataset(options.dataset, options.root)
     # As in the other commands: networks stay in float32, games do not.
     jax.config.update("jax_enable_x64", True)
-    models = _models(options)
-    pairs = _pairs(options, dataset, models, place)
-    # Before hours of work, not after them.
-    plan = plan_of(dataset, pairs, models, settings, _weights(options))
-    others = [(folder, read_plan(folder)) for folder in options.others]
-    require_one_table([(options.out, plan), *others])
+    weights = _weights(options)
+    models = _models(options, weights)
+    if options.others and place.process == 0:  # before hours of work, not after them
+        plan = plan_of(dataset, [], models, settings)
+        others = [(folder, read_plan(folder)) for folder in options.others]
+        require_one_table([(options.out, plan), *others])
+    pairs = pairs_of(options, dataset, models, weights, place)
     with _bars(options.quiet) as tell:
         rows = run(
             dataset,
@@ -176,13 +174,15 @@ def evaluate(options: argparse.Namespace) -> None:
             shard=place.process,
             shards=place.processes,
             again_failed=options.again_failed,
-            weights=_weights(options),
+            weights=weights,
+            mined=None if options.resume is not None else mined_by(options, weights),
             progress=tell,
         )
     if place.process != 0:
         return
-    keys, missing = keys_of(pairs, models, settings), set()
+    missing = set()
     if place.processes > 1:
+        keys = keys_of(pairs, models, settings)
         with Bar("waiting for the others", options.quiet, "rows", resumes=True) as bar:
             rows, missing = wait_for_rows(
                 options.out, keys, patience=options.patience, progress=bar.update
@@ -200,7 +200,7 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"{len(rows) - len(failed)} rows; written: {printable(paths['md'])}")
     if missing:
         raise ShapjaxError(
-            f"{len(missing)} of {len(keys)} rows have not come, and the tables are without them; "
+            f"{len(missing)} rows have not come, and the tables are without them; "
             "start the processes that ended with the same --processes and --process, then this "
             "one again."
         )
@@ -267,78 +267,7 @@ def _weights(options: argparse.Namespace) -> dict[str, str]:
     }
 
 
-def _models(options: argparse.Namespace) -> dict[str, Any]:
-    from shapjax import backbones
+def _models(options: argparse.Namespace, weights: dict[str, str]) -> dict[str, Any]:
+    from shapjax.evaluate.pairing import load_network
 
-    weights = _weights(options)
-    return {name: backbones.load(name, weights=weights.get(name)) for name in options.backbones}
-
-
-def _pairs(
-    options: argparse.Namespace, dataset: Any, models: dict[str, Any], place: Place
-) -> list[Any]:
-    """The pairs of the run: a given list, or what process 0 mines and the others wait for."""
-    from shapjax.core.checks import whole_number
-    from shapjax.core.files import printable
-    from shapjax.evaluate.cluster import seen_by_others, wait_for_pairs
-    from shapjax.evaluate.mining import mine_pairs
-    from shapjax.evaluate.pairs import PAIRS, read_pairs
-
-    asked = options.pairs
-    if asked != "all" and not re.fullmatch("[0-9]{1,18}", asked):
-        return _listed(options, dataset, place)
-    if place.process != 0:
-        there = Path(options.out) / PAIRS
-        wait_for_pairs(there, patience=options.patience)
-        return read_pairs(there, dataset)
-    count = None if asked == "all" else whole_number(int(asked), "pairs", low=1)
-    by = _paired_by(options.paired_by, models)
-    with Bar("pairing", options.quiet, "files", resumes=True) as bar:
-        tell = bar.update if place.processes == 1 else seen_by_others(options.out, bar.update)
-        mined = mine_pairs(
-            dataset,
-            by,
-            count=count,
-            seed=options.seed,
-            broken=options.broken,
-            progress=tell,
-        )
-    for path, reason in mined.broken.items():
-        print(f"shapjax: skipped {printable(path)}: {printable(reason)}", file=sys.stderr)
-    return mined.pairs
-
-
-def _paired_by(asked: str | None, models: dict[str, Any]) -> Any:
-    """The network that finds the pairs: one of those that are explained, or another."""
-    from shapjax import backbones
-    from shapjax.core.checks import one_of
-
-    name, _, weights = (asked or next(iter(models))).partition("=")
-    if name in models and not weights:
-        return models[name]
-    return backbones.load(
-        one_of(name, tuple(backbones.names()), "paired-by"), weights=weights or None
-    )
-
-
-def _listed(options: argparse.Namespace, dataset: Any, place: Place) -> list[Any]:
-    """The pairs of a given list whose files can be read.
-
-    Of pairs that the run has already no file is opened again: what broke since it began makes
-    failed rows, and a run that goes on begins at once.
-    """
-    from shapjax.evaluate.pairs import PAIRS, pairs_of_shard, read_pairs, whole_pairs
-
-    pairs = read_pairs(options.pairs, dataset)
-    begun: set[str] = set()
-    with contextlib.suppress(ShapjaxError):  # where no run has begun
-        begun = {pair.id for pair in read_pairs(Path(options.out) / PAIRS, dataset)}
-    # All processes must leave out the same pairs, but where none is left out each has its own.
-    looked = pairs if options.broken == "skip" else pairs_of_shard(pairs, *place)
-    new = [pair for pair in looked if pair.id not in begun]
-    with Bar("opening", options.quiet, "files", resumes=True) as bar:
-        whole = whole_pairs(new, dataset, broken=options.broken, progress=bar.update)
-    lost = {pair.id for pair in new} - {pair.id for pair in whole}
-    if len(lost) == len(pairs):
-        raise ShapjaxError(f"no pair of {options.pairs} can be read; mend its files.")
-    return [pair for pair in pairs if pair.id not in lost]
+    return {name: load_network(name, weights.get(name)) for name in options.backbones}

@@ -6,15 +6,12 @@ difference within pairs shows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from shapjax.core.errors import ShapjaxError
 from shapjax.evaluate.rows import Row
-from shapjax.evaluate.tables import METRICS, in_order
+from shapjax.evaluate.tables import METRICS, counted, in_order, mean_and_error
 
 
 class Difference(NamedTuple):
@@ -54,10 +51,15 @@ def differences(
             f"no metric is named {metric!r} at order {order}, expected one of "
             f"{', '.join(f'{name} ({own})' for name, own in METRICS)}."
         )
-    groups: dict[tuple[str, str], dict[str, float]] = {}
+    alike: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        if row["order"] == order and row.get(metric) is not None:
-            groups.setdefault((row["backbone"], row["method"]), {})[row["pair"]] = row[metric]
+        if row["order"] == order:
+            alike.setdefault((row["backbone"], row["method"]), []).append(row)
+    groups = {
+        key: {row["pair"]: row[metric] for row in some}
+        for key, group in alike.items()
+        if (some := counted(group, metric))
+    }
     networks = [network for network, method in groups if method == against]
     if not networks:
         raise ShapjaxError(
@@ -69,8 +71,7 @@ def differences(
         theirs = groups[network, against]
         for method in in_order({own for place, own in groups if place == network} - {against}):
             ours = groups[network, method]
-            more = np.array([ours[pair] - theirs[pair] for pair in ours if pair in theirs])
-            if len(more):
-                error = float(more.std(ddof=1)) / math.sqrt(len(more)) if len(more) > 1 else None
-                found.append(Difference(network, method, float(more.mean()), error, len(more)))
+            more = [ours[pair] - theirs[pair] for pair in ours if pair in theirs]
+            if more:
+                found.append(Difference(network, method, *mean_and_error(more), len(more)))
     return found

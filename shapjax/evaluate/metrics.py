@@ -8,8 +8,8 @@ A map that is equal everywhere ranks nothing and is scored by that order, as an 
 rather than left out of the mean. **Empty masks** show nothing that could be found: metrics that
 need one are NaN, and means leave them out. **Void pixels** belong to no class: intersections,
 unions and the pointing game pass over them. An explanation is not told where they are, so they are
-ranked and censored as all others, and of the ``top_pixels`` of a map those on void ones find
-nothing and miss nothing. Maps may be of any real dtype and are ranked in
+ranked and censored as all others, and those among the ``top_pixels`` of a map take places that
+then count for nothing. Maps may be of any real dtype and are ranked in
 float64; masks are Boolean, or of the numbers 0 and 1.
 
 Source: Hamilton et al. 2022, section 6 and A.2; v1 (2021), section 5; Petsiuk et al. 2018 for

@@ -116,14 +116,17 @@ def whole_pairs(
     *,
     broken: str = "fail",
     progress: Progress | None = None,
-) -> list[Pair]:
+) -> tuple[list[Pair], dict[Path, str]]:
     """Those pairs whose pictures and masks can be read; each file is opened once.
 
     Args:
         pairs: of the data set.
         dataset: from ``open_dataset``.
         broken: what happens if files are missing or broken: ``"fail"``, or ``"skip"`` their pairs.
-        progress: called with (done, total) pictures.
+        progress: called with (done, total) pictures, each with its mask.
+
+    Returns:
+        The pairs, and file and reason of what was skipped.
 
     Raises:
         ImageError: files are missing or broken, and not to be skipped.
@@ -143,11 +146,12 @@ def whole_pairs(
         if progress is not None:
             progress(done, len(used))
     report_broken(bad, broken)
-    return [
+    whole = [
         pair
         for pair, two in zip(pairs, both, strict=True)
         if not any(file in bad for item in two for file in (item.image, item.mask))
     ]
+    return whole, bad
 
 
 def missing_files(items: Iterable[Item]) -> dict[Path, str]:

@@ -13,8 +13,9 @@ from shapjax.core.files import printable
 
 MANIFEST = "manifest.json"
 
-TOLD = ("root", "weights")
-"""What a plan tells, but rows do not depend on: where the files lie whose content they do."""
+TOLD = ("root", "weights", "mined")
+"""What a plan tells, but rows do not depend on: where the files lie whose content they do, and how
+the pairs were found that the run has."""
 
 
 def read_plan(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def require_one_table(plans: Sequence[tuple[str | os.PathLike[str], dict[str, An
     """See to it that rows of several runs may be shown, and averaged, together.
 
     All must be on one data set; two that explain one network must have its weights, the seed, the
-    precision, and the budget of a method in common.
+    precision, and the budget of a method in common. Their pairs and versions may differ.
 
     Args:
         plans: the folder and the plan of each run.

@@ -142,9 +142,11 @@ def plan_of(
     pairs: Sequence[Pair],
     backbones: Mapping[str, Backbone],
     settings: Settings,
-    weights: Mapping[str, str],
+    *,
+    weights: Mapping[str, str] | None = None,
+    mined: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What the rows of a run depend on, and where data set and weights lay, as JSON."""
+    """What the rows of a run depend on, and what else it tells (``plan.TOLD``), as JSON."""
     from shapjax import __version__
 
     return {
@@ -152,7 +154,8 @@ def plan_of(
         "root": str(dataset.root.resolve()),
         "pairs": digest_of_pairs(pairs),
         "seed": settings.seed,
-        "weights": dict(weights),
+        "weights": dict(weights or {}),
+        "mined": None if mined is None else dict(mined),
         "backbones": {name: digest_of(model) for name, model in backbones.items()},
         "methods": [[*task, settings.budget_of(*task)] for task in settings.tasks],
         "precision": jnp.result_type(float).name,
@@ -180,13 +183,14 @@ def run(
     shards: int = 1,
     again_failed: bool = False,
     weights: Mapping[str, str] | None = None,
+    mined: Mapping[str, Any] | None = None,
     progress: Callable[[str, int, int], Any] | None = None,
 ) -> list[Row]:
     """Explain and measure every pair; go on where an earlier run was ended.
 
     Args:
         dataset: of the pairs.
-        pairs: from ``mine_pairs`` or ``read_pairs``.
+        pairs: from ``mine_pairs``, ``read_pairs`` or ``whole_pairs``.
         backbones: networks by the name that rows carry.
         settings: methods, orders and budgets.
         out: folder of the rows (see ``shapjax.evaluate.store``) and of ``pairs.csv``, which
@@ -195,6 +199,7 @@ def run(
         shards: how many processes there are.
         again_failed: pairs that could not be explained or measured are tried again.
         weights: where those of the networks lie that were given any, for the manifest to tell.
+        mined: what the pairs were found by, likewise.
         progress: called with (what, done, total): rows of this shard by methods on
             ``"feature maps"`` and then, since these take another time each, of those on
             ``"masked pictures"``.
@@ -216,7 +221,7 @@ def run(
             "order 1."
         )
     own = pairs_of_shard(pairs, shard, shards)
-    plan = plan_of(dataset, pairs, backbones, settings, weights or {})
+    plan = plan_of(dataset, pairs, backbones, settings, weights=weights, mined=mined)
     with Store.open(out, plan, shard=shard, shards=shards, again_failed=again_failed) as store:
         if shard == 0:
             write_pairs(Path(out) / PAIRS, pairs)
@@ -273,7 +278,7 @@ def _run_backbone(
     # One program's pairs at a time; of methods on masked pictures one pair fills a device.
     width = (TOGETHER if settings.on_maps(*tasks[0]) else 1) * (1 if mesh is None else mesh.size)
     compiled: set[tuple[Any, ...]] = set()
-    read_pair = _reader(dataset, model.preprocessing.size)
+    read_pair = pair_reader(dataset, model.preprocessing.size)
     for chunk in _chunks(stream(read_pair, wanted, ahead=max(2, width)), width):
         judges: dict[str, Judge] = {}
         for task in tasks:
@@ -366,7 +371,8 @@ def _judged(
         return {"error": str(error)}
 
 
-def _reader(dataset: DataSet, size: int) -> Any:
+def pair_reader(dataset: DataSet, size: int) -> Callable[[Pair], Loaded]:
+    """What opens the files of a pair, the masks brought to ``size`` pixels a side."""
     validation = {item.name: item for item in dataset.validation}
     training = {item.name: item for item in dataset.training}
 

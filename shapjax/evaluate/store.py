@@ -91,7 +91,7 @@ class Store:
             write_first(manifest, json.dumps(plan, indent=2).encode() + b"\n")
         # Also after writing it: another process may have been the first.
         require_same(read_plan(place), plan, place)
-        path = place / f"rows-{shard:05}-of-{shards:05}.jsonl"
+        path = path_of_shard(place, shard, shards)
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -153,6 +153,11 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def path_of_shard(folder: str | os.PathLike[str], shard: int, shards: int) -> Path:
+    """The file of a shard's lines."""
+    return Path(folder) / f"rows-{shard:05}-of-{shards:05}.jsonl"
 
 
 def read(folder: str | os.PathLike[str]) -> list[Row]:

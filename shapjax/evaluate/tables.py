@@ -90,7 +90,7 @@ def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
     for metric, order in METRICS:
         ours: list[Cell] = []
         for (network, method, own), group in groups.items():
-            values = _values(group, metric) if own == order else []
+            values = [row[metric] for row in counted(group, metric)] if own == order else []
             if values:
                 theirs = known.get((metric, order, NETWORKS.get(network, ""), method))
                 ours.append(_measured((metric, order, network, method), values, theirs))
@@ -106,15 +106,22 @@ def summarise(rows: Sequence[Row], dataset: str) -> list[Cell]:
 
 def _measured(key: Key, values: list[float], theirs: Published | None) -> Cell:
     count = len(values)
-    error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
     median = float(np.median(values)) if key[0] == "seconds" else None
-    return Cell(*key, float(np.mean(values)), error, median, count, theirs)
+    return Cell(*key, *mean_and_error(values), median, count, theirs)
 
 
-def _values(group: list[Row], metric: str) -> list[float]:
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """The mean of numbers, and its standard error; None of a single one."""
+    count = len(values)
+    error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else None
+    return float(np.mean(values)), error
+
+
+def counted(group: Sequence[Row], metric: str) -> list[Row]:
+    """Those rows of one network, method and order that count for a metric (see ``summarise``)."""
     if metric == "seconds" and any(row.get("warm") for row in group):
         group = [row for row in group if row.get("warm")]
-    return [row[metric] for row in group if row.get(metric) is not None]
+    return [row for row in group if row.get(metric) is not None]
 
 
 def pair_counts(rows: Sequence[Row]) -> list[str]:

@@ -202,7 +202,7 @@ def split_named(name: str, lines: Iterable[str], width: int, path: Path) -> list
     """Rows of a list of numbers and names, each of ``width`` words; the last may hold spaces.
 
     Raises:
-        ShapjaxError: a line has fewer words.
+        ShapjaxError: a line has fewer words, or begins as another one does.
     """
     rows = [line.split(maxsplit=width - 1) for line in lines]
     for number, row in enumerate(rows, start=1):
@@ -211,4 +211,9 @@ def split_named(name: str, lines: Iterable[str], width: int, path: Path) -> list
                 f"line {number} of {path} is {' '.join(row)!r}, expected {width} words as "
                 f"{name} has them; fetch the list anew."
             )
+    if (several := len(rows) - len({row[0] for row in rows})) > 0:
+        raise ShapjaxError(
+            f"{several} line(s) of {path} begin with a number that another line has, expected each "
+            "once; mend it."
+        )
     return rows
