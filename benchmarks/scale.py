@@ -10,8 +10,10 @@ Pairs from ``maps`` are feature maps of 7x7 locations and 64 channels, made from
 when its chunk is begun, so that they take no memory. Those from ``files`` go all the way: JPEG
 files of 500 x 375 are read, resized, blurred, seen by the embedded network and explained by
 ``explain_stream``. Every row is a process of its own: ``seconds`` are those after the first chunk,
-which compiles, ``growth`` is how much the peak of the memory of the process rose from then on, MiB.
-``--devices`` are virtual ones of the CPU, which share its cores.
+which compiles, ``last tenth`` is the cost of a pair among the last tenth of them, so that a cost
+that grows would show whatever else the machine does, ``growth`` is how much the peak of the memory
+of the process rose from then on, MiB. ``--devices`` are virtual ones of the CPU, which share its
+cores.
 
 ``--plan`` prints what is known of chips, what a pair asks for, and what follows, from this
 machine's measured share of its own speed in matrix products and the time a core takes to read a
@@ -118,9 +120,13 @@ def explain_all(
     total = next(sums)
     begun = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    counted = width * -(-pairs // width)
-    total += sum(islice(sums, counted // width))
-    seconds = time.perf_counter() - begun
+    chunks = -(-pairs // width)
+    ends = [begun]
+    for value in islice(sums, chunks):
+        total += value
+        ends.append(time.perf_counter())
+    seconds, last = ends[-1] - begun, max(1, chunks // 10)
+    counted = width * chunks
     done = counted + width
     return {
         "method": method,
@@ -131,6 +137,7 @@ def explain_all(
         "seconds": round(seconds, 2),
         "pairs a second": round(counted / seconds, 1),
         "ms a pair": round(1e3 * seconds / counted, 3),
+        "last tenth": round(1e3 * (ends[-1] - ends[-1 - last]) / (last * width), 3),
         "growth": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) >> 10,
         "mean of pairs": float(f"{total / done:.4g}"),
     }
