@@ -108,7 +108,7 @@ def rows_in(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-@pytest.mark.parametrize(("count", "lost"), [(2, 1), (4, 0)])
+@pytest.mark.parametrize(("count", "lost"), [pytest.param(2, 1, marks=pytest.mark.slow), (4, 0)])
 def test_the_command_on_hosts_of_which_one_is_lost(count, lost, tmp_path, monkeypatch):
     """Killed, even the one that all others called and that writes the tables, and begun again."""
     root = voc_folder(tmp_path / "voc", validation=(1, 2) * 6)
