@@ -787,9 +787,21 @@ def test_a_run_is_resumed_from_its_folder_alone(root, tmp_path, capsys, monkeypa
     for more in (["--seed", "3"], ["--pairs", "3", "--seed", "0"], ["--out", str(out)]):
         assert main([*again, *more]) == 2
         assert f"got {', '.join(more[::2])} beside --resume" in one_sentence(capsys)
+    # Where the list is lost as well, the manifest says how it was made; the first process does.
+    listed = (out / "pairs.csv").read_bytes()
+    for name in ("pairs.csv", "rows-00000-of-00002.jsonl", "rows-00000-of-00002.npz"):
+        (out / name).unlink()
+    assert main([*again, "--patience", "0"]) == 2
+    assert "pairs.csv has not come from process 0" in one_sentence(capsys)
+    assert main([*again[:-3], "--process", "0", "--quiet"]) == 0
+    assert (out / "pairs.csv").read_bytes() == listed
+    close(read(out), whole)
+    manifest = (out / "manifest.json").read_text()
     (out / "pairs.csv").rename(out / "gone.csv")
+    (out / "manifest.json").write_text(json.dumps({**plan, "mined": None}))
     assert main(again) == 2
     assert "pairs.csv is not there" in one_sentence(capsys)
+    (out / "manifest.json").write_text(manifest)
     (out / "gone.csv").rename(out / "pairs.csv")
     weights.unlink()
     assert main(again) == 2
@@ -819,6 +831,8 @@ def one_sentence(capsys):
         ({"backbones": {"strange": ""}}, "strange"),
         ({"backbones": {}}, "does not tell all settings"),
         ({"seed": "0"}, "does not tell all settings"),
+        ({"mined": {"pairs": 3, "by": 1, "weights": ""}}, "does not tell all settings"),
+        ({"mined": ["all"]}, "does not tell all settings"),
     ],
 )
 def test_a_manifest_that_tells_too_little_is_not_resumed(root, tmp_path, capsys, change, message):

@@ -92,9 +92,9 @@ def pairs_of(
     Raises:
         ShapjaxError: there are none, or files are missing or broken and not to be skipped.
     """
-    if options.resume is not None:
-        return read_pairs(options.pairs, dataset)
     mined = mined_by(options, weights)
+    if options.resume is not None and mined is None:
+        return read_pairs(options.pairs, dataset)
     listed = read_pairs(options.pairs, dataset) if mined is None else []
     begun = _begun(options, dataset, listed, mined, place)
     if begun:

@@ -69,7 +69,20 @@ def tells_all(plan: dict[str, Any]) -> bool:
         len(plan["backbones"]) > 0
         and isinstance(weights, dict)
         and all(isinstance(path, str) for path in weights.values())
+        and _is_mined(plan.get("mined"))
         and all(map(_is_task, plan["methods"]))
+    )
+
+
+def _is_mined(found: Any) -> bool:
+    """Whether this says by what pairs are found, or that they were listed."""
+    if found is None:
+        return True
+    return (
+        isinstance(found, dict)
+        and (found.get("pairs") is None or isinstance(found["pairs"], int))
+        and isinstance(found.get("by"), str)
+        and isinstance(found.get("weights"), str)
     )
 
 

@@ -1,4 +1,4 @@
-"""Going on with a run from what its folder holds: the plan and the pairs."""
+"""Going on with a run from what its folder holds: the plan, and the pairs or how they are found."""
 
 from __future__ import annotations
 
@@ -25,12 +25,6 @@ def resumed(options: argparse.Namespace) -> argparse.Namespace:
             "settings from the run; leave one or the other out."
         )
     plan = read_plan(folder)
-    pairs = folder / PAIRS
-    if not pairs.exists():
-        raise ShapjaxError(
-            f"{pairs} is not there, so nobody knows what to explain; copy it from the folder of "
-            "process 0, or give the whole command."
-        )
     if not tells_all(plan):
         raise ShapjaxError(
             f"{folder / MANIFEST} does not tell all settings of its run; give the whole command."
@@ -47,10 +41,28 @@ def resumed(options: argparse.Namespace) -> argparse.Namespace:
         "seed": settings.seed,
         "budget": settings.budget,
         "superpixel_budget": settings.superpixel_budget,
-        "pairs": str(pairs),
         "out": str(folder),
+        **_pairs(folder, plan),
     }
     return argparse.Namespace(**{**vars(options), **found})
+
+
+def _pairs(folder: Path, plan: dict[str, Any]) -> dict[str, str]:
+    """Options that give the pairs of a run: its list, or where that is lost what it came from."""
+    pairs, mined = folder / PAIRS, plan.get("mined")
+    if pairs.exists():
+        return {"pairs": str(pairs)}
+    if mined is None:
+        raise ShapjaxError(
+            f"{pairs} is not there, so nobody knows what to explain; copy it from the folder of "
+            "process 0, or give the whole command."
+        )
+    count, name, weights = (mined[key] for key in ("pairs", "by", "weights"))
+    explained = weights == plan.get("weights", {}).get(name, "")
+    return {
+        "pairs": "all" if count is None else str(count),
+        "paired_by": name if explained else f"{name}={weights}",
+    }
 
 
 def settings_of(plan: dict[str, Any]) -> Settings:
