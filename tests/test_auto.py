@@ -122,12 +122,13 @@ def test_sizes_at_the_ends_are_whole_where_they_matter():
     assert counts.sum() == 500
 
 
+LONG = [which for which in INDICES if which[0] in ("SII", "BII", "BV") or which[1] == 3]
+"""What takes long to compile, beside others of its kind."""
+
+
 @pytest.mark.parametrize(
     ("index", "order"),
-    [
-        pytest.param(*which, marks=[pytest.mark.slow] if which[0] in ("SII", "BII") else [])
-        for which in INDICES
-    ],
+    [pytest.param(*which, marks=[pytest.mark.slow] if which in LONG else []) for which in INDICES],
 )
 def test_the_budget_is_never_exceeded_and_tiny_ones_serve(index, order):
     n, asked = 8, 0

@@ -125,7 +125,10 @@ def test_the_errors_are_those_of_the_posterior_covariance(process, posterior_tab
         np.testing.assert_allclose(errors[s] ** 2, variance, atol=1e-7 * process.variance)
 
 
-@pytest.mark.parametrize(("index", "order"), [("STII", 3), ("FSII", 2), ("SGV", 2)])
+@pytest.mark.parametrize(
+    ("index", "order"),
+    [pytest.param("STII", 3, marks=pytest.mark.slow), ("FSII", 2), ("SGV", 2)],
+)
 def test_nodes_and_tables_give_the_same_index(index, order):
     rng, n = np.random.default_rng(0), 12
     cardinal, order = index_and_order(index, order, n)
@@ -400,6 +403,7 @@ def test_many_games_are_one_call():
         np.testing.assert_allclose(shrunk, alone.coefficients[2], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_beyond_the_matrix_the_estimate_still_comes_close():
     n, rng = 24, np.random.default_rng(0)
     first, second = np.triu_indices(n, 1)
