@@ -147,7 +147,7 @@ def test_sizes_follow_their_law():
 
 
 @pytest.mark.parametrize("method", ["kernel-direct", "kernel-weighting"])
-@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("order", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_errors_shrink_as_the_budget_grows(method, order):
     """Sixteenfold budget: the mean squared error falls at least eightfold, mean of 8 seeds."""
     game = relu_network(10, seed=0)

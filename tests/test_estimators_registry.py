@@ -193,7 +193,7 @@ def test_bad_masks(masks):
 
 
 @pytest.mark.parametrize("method", sorted(BUILT_IN))
-@pytest.mark.parametrize("budget", [91, 300])
+@pytest.mark.parametrize("budget", [91, pytest.param(300, marks=pytest.mark.slow)])
 def test_budgets_are_never_exceeded(method, budget):
     n = 12
     value, seen = counting()
