@@ -15,10 +15,10 @@ from shapjax import cli
 from shapjax.core.errors import ShapjaxError
 from shapjax.evaluate.command import _settings
 from shapjax.evaluate.differences import differences
-from shapjax.evaluate.plan import read_plan, require_one_table
+from shapjax.evaluate.plan import read_plan
 from shapjax.evaluate.published import METHODS_OF_PAPER, Published, published
 from shapjax.evaluate.rows import key_of
-from shapjax.evaluate.store import each_once, read
+from shapjax.evaluate.store import read
 from shapjax.evaluate.tables import (
     METRICS,
     comma_separated,
@@ -331,8 +331,7 @@ def test_tables_are_those_of_the_kept_runs(pages):
     folders = [kept(name) for name in (last.out, *last.others)]
     assert {folder.name for folder in folders} == {options.out for options in commands}
     plans = [(folder, read_plan(folder)) for folder in folders]
-    require_one_table(plans)
-    rows = each_once(row for folder in folders for row in read(folder))
+    rows = differences_bench.rows_of(folders)
     text = markdown(summarise(rows, "voc"), pair_counts(rows))
     assert text in pages["evaluation.md"]
     # And are of what the command asks for.

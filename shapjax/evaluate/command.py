@@ -158,12 +158,13 @@ def evaluate(options: argparse.Namespace) -> None:
     # As in the other commands: networks stay in float32, games do not.
     jax.config.update("jax_enable_x64", True)
     weights = _weights(options)
+    mined = mined_by(options, weights)
     models = _models(options, weights)
     if options.others and place.process == 0:  # before hours of work, not after them
         plan = plan_of(dataset, [], models, settings)
         others = [(folder, read_plan(folder)) for folder in options.others]
         require_one_table([(options.out, plan), *others])
-    pairs = pairs_of(options, dataset, models, weights, place)
+    pairs = pairs_of(options, dataset, models, mined, place)
     with _bars(options.quiet) as tell:
         rows = run(
             dataset,
@@ -175,7 +176,7 @@ def evaluate(options: argparse.Namespace) -> None:
             shards=place.processes,
             again_failed=options.again_failed,
             weights=weights,
-            mined=None if options.resume is not None else mined_by(options, weights),
+            mined=mined,
             progress=tell,
         )
     if place.process != 0:

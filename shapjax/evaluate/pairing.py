@@ -74,7 +74,7 @@ def pairs_of(
     options: argparse.Namespace,
     dataset: DataSet,
     models: Mapping[str, Backbone],
-    weights: Mapping[str, str],
+    mined: dict[str, Any] | None,
     place: Place,
 ) -> list[Pair]:
     """The pairs of the run. Process 0 finds them, and the others wait for its list.
@@ -86,13 +86,12 @@ def pairs_of(
         options: of the command.
         dataset: that is explained.
         models: networks that are explained, by name.
-        weights: theirs.
+        mined: how pairs are found, from ``mined_by``.
         place: of this process.
 
     Raises:
         ShapjaxError: there are none, or files are missing or broken and not to be skipped.
     """
-    mined = mined_by(options, weights)
     if options.resume is not None and mined is None:
         return read_pairs(options.pairs, dataset)
     listed = read_pairs(options.pairs, dataset) if mined is None else []
@@ -106,9 +105,9 @@ def pairs_of(
         there = Path(options.out) / PAIRS
         wait_for_pairs(there, patience=options.patience)
         return read_pairs(there, dataset)
-    if listed:
+    if mined is None:
         return _open(options, dataset, listed)
-    return _mine(options, dataset, models, mined or {}, place)
+    return _mine(options, dataset, models, mined, place)
 
 
 def _begun(
